@@ -1,0 +1,28 @@
+"""Equivariant self-supervised learning: one encoder, two heads, nothing useful thrown away."""
+
+__version__ = "0.1.0"
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(
+    __name__,
+    submod_attrs={
+        "augment": ["Augment", "Params"],
+        "data": [
+            "AugmentedViews",
+            "Batch",
+            "Factor",
+            "ImageData",
+            "PartnerViews",
+            "load",
+            "split",
+        ],
+        "models": ["Encoder", "predictor", "projector"],
+        "losses": ["info_nce", "nt_xent", "predictive_loss"],
+        "methods": ["CIPER", "METHODS", "Method", "Predictive", "SimCLR"],
+        "train": ["Recipe", "Run", "fit", "load_run", "recipe_at"],
+        "probe": ["embed", "evaluate", "evaluate_view", "fit_linear", "knn_accuracy"],
+        "results": ["Result", "load_results", "results_table", "save_result"],
+        "demo": ["run_demo"],
+    },
+)

@@ -1,0 +1,168 @@
+"""The command line, as a user meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SMALL = ["--scale", "smoke", "--size", "16", "--batch-size", "16"]
+
+
+def command(*arguments):
+    code = "from ciper.cli import main; main()"
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def ciper(*arguments, cwd=None):
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, cwd=cwd
+    )
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder, draw = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name, low in {"dark": 0, "light": 128}.items():
+        (folder / name).mkdir()
+        for i in range(30):
+            pixels = draw.integers(low, low + 128, (20, 24, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+def assert_one_line(done, message, code=2):
+    assert done.returncode == code, done.stderr
+    lines = [x for x in done.stderr.splitlines() if x.startswith("ciper: ")]
+    assert lines[-1].startswith("ciper: error: ")
+    assert message in lines[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_help_shows_every_command_and_an_example_for_each():
+    assert all(
+        c in ciper("--help").stdout for c in ("demo", "train", "evaluate")
+    )
+    for name in ("demo", "train", "evaluate"):
+        assert f"Example: ciper {name}" in ciper(name, "--help").stdout
+
+
+def test_a_folder_is_trained_on_and_evaluated(photos, tmp_path):
+    out = tmp_path / "run"
+    trained = ciper(
+        "train", "--data", f"folder:{photos}", "--out", out, *SMALL
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert f"ciper evaluate {out}" in trained.stdout.replace("\n", "")
+    done = ciper("evaluate", out)
+    assert done.returncode == 0, done.stderr
+    (path,) = out.glob("results/evaluate/*/ciper-0.json")
+    metrics = json.loads(path.read_text())["metrics"]
+    assert metrics["linear_accuracy"] >= 0.9  # dark against light
+    again = ciper("train", "--data", f"folder:{photos}", "--out", out, *SMALL)
+    assert_one_line(again, "already holds this run")
+
+
+def test_one_class_can_be_trained_on_but_not_evaluated(photos, tmp_path):
+    data = ["--data", f"folder:{photos / 'dark'}"]
+    trained = ciper("train", *data, "--out", tmp_path, *SMALL)
+    assert trained.returncode == 0, trained.stderr
+    assert_one_line(ciper("evaluate", tmp_path), "one class")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "digist"], "did you mean 'digits'"),
+        (["train", "--data", "folder:nowhere"], "no such folder: nowhere"),
+        (["train", "--data", "digits", "--method", "simlcr"], "mean 'simclr'"),
+        (["train", "--data", "digits", "--scale", "laptp"], "mean 'laptop'"),
+        (["train", "--data", "digits", "--temperature", "0"], "must be > 0"),
+        (["train", "--data", "digits", "--batch-size", "9999"], "9999"),
+        (["train"], "--data"),
+        (["evaluate", "nowhere"], "nowhere is not a run"),
+        (["demo", "--scale", "paper"], "unknown scale 'paper'"),
+        (["train", "--data", "digits", "--epoch", "3"], "--epochs"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line_with_code_2(
+    arguments, message, tmp_path
+):
+    assert_one_line(ciper(*arguments, cwd=tmp_path), message)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_an_unreadable_image_is_named_and_strict_refuses_it(photos, tmp_path):
+    bad = photos / "dark" / "bad.png"
+    bad.write_bytes(b"no image")
+    try:
+        arguments = ["train", "--data", f"folder:{photos}", *SMALL]
+        done = ciper(*arguments, "--out", tmp_path / "a")
+        assert done.returncode == 0
+        assert "ciper: warning: " in done.stderr
+        assert "bad.png; skipped" in done.stderr
+        strict = ciper(*arguments, "--out", tmp_path / "b", "--strict")
+        assert_one_line(strict, "bad.png")
+    finally:
+        bad.unlink()
+
+
+def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(tmp_path):
+    out = tmp_path / "run"
+    arguments = [
+        "train",
+        "--data",
+        "digits",
+        "--scale",
+        "smoke",
+        "--size",
+        "16",
+    ]
+    arguments += ["--epochs", "40", "--out", out]
+    process = subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"COLUMNS": "500"},
+    )
+    deadline = time.time() + 120
+    while not (out / "checkpoint.safetensors").exists():
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"--out {out} --resume" in said
+    assert "Traceback" not in error
+    assert (out / "checkpoint.safetensors").exists()
+
+
+def test_the_demo_writes_table_results_weights_and_pictures(tmp_path):
+    done = ciper("demo", "--scale", "smoke", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    table = json.loads((tmp_path / "table.json").read_text())
+    keys = {
+        "object_accuracy",
+        "r2_azimuth",
+        "r2_elevation",
+        "r2_distance",
+        "azimuth_error_deg",
+        "view_mse_steps",
+        "train_seconds",
+    }
+    assert list(table) == ["random", "simclr", "predictive", "ciper"]
+    assert all(row.keys() == keys for row in table.values())
+    assert table["random"]["train_seconds"] == 0
+    assert all((tmp_path / m / "encoder.safetensors").exists() for m in table)
+    assert len(list(tmp_path.glob("results/demo/smoke/*.json"))) == 4
+    for name in ("data", "table", "losses", "camera"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.width > 600
+            low, high = picture.convert("L").getextrema()
+            assert high - low > 100

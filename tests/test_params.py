@@ -1,0 +1,153 @@
+"""Parameter tables: choosing, joining, saving, comparing."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.testing import assert_close
+
+from ciper.augment import Augment, ColorJitter
+from ciper.operations import FourFoldRotation, Rotation
+from ciper.params import Params, relative
+
+AUGMENT = Augment.preset("paper")
+TURNS = Augment([FourFoldRotation(), Rotation(), ColorJitter()])
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def given(augment, *rows):
+    table = torch.tensor(rows)
+    flags = torch.ones(len(rows), len(augment.operations), dtype=torch.bool)
+    return Params(table, flags, augment.schema)
+
+
+def test_saved_parameters_come_back_bit_by_bit(tmp_path):
+    params = TURNS.sample(7, seeded())
+    params.save(tmp_path / "params.safetensors")
+    again = Params.load(tmp_path / "params.safetensors")
+    assert torch.equal(again.table, params.table)
+    assert torch.equal(again.flags, params.flags)
+    assert again.schema == params.schema
+
+
+def test_loaded_parameters_replay_the_same_views(tmp_path):
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    views, params = AUGMENT(images, seeded())
+    params[2:4].save(tmp_path / "two.safetensors")
+    again = AUGMENT.apply(
+        images[2:4], Params.load(tmp_path / "two.safetensors")
+    )
+    assert_close(again, views[2:4], atol=1e-6, rtol=0)
+
+
+def test_parameters_saved_by_another_augmentation_are_refused(tmp_path):
+    weak = Augment([ColorJitter(0.1)])
+    weak.sample(1, seeded()).save(tmp_path / "weak.safetensors")
+    strong = Augment([ColorJitter(0.8)])
+    message = r"another augmentation: jitter.brightness \(.*0.9 to 1.1\), "
+    message += r"expected jitter.brightness \(.*0.2 to 1.8\)"
+    with pytest.raises(ValueError, match=message):
+        images = torch.zeros(1, 3, 4, 4)
+        strong.apply(images, Params.load(tmp_path / "weak.safetensors"))
+
+
+def test_other_files_are_refused_by_name(tmp_path):
+    text, tensors = tmp_path / "text", tmp_path / "tensors"
+    text.write_text("no tensors here")
+    save_file({"table": torch.zeros(2)}, tensors)
+    save_file({"table": torch.zeros(2)}, tmp_path / "odd", {"schema": "[{}]"})
+    for path in (text, tensors, tmp_path / "odd"):
+        with pytest.raises(
+            ValueError, match=f"Params.save wrote, got .*{path.name}"
+        ):
+            Params.load(path)
+    with pytest.raises(FileNotFoundError):
+        Params.load(tmp_path / "nothing")
+
+
+def test_the_schema_in_the_file_is_plain_json(tmp_path):
+    AUGMENT.sample(1, seeded()).save(tmp_path / "params.safetensors")
+    with open(tmp_path / "params.safetensors", "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    schema = json.loads(header["__metadata__"]["schema"])
+    assert schema[0]["name"] == "x" and schema[0]["kind"] == "continuous"
+
+
+def test_joined_parameters_are_one_after_the_other():
+    first, second = AUGMENT.sample(2, seeded(0)), AUGMENT.sample(3, seeded(1))
+    joined = Params.cat([first, second])
+    assert torch.equal(joined.table, torch.cat([first.table, second.table]))
+    assert torch.equal(joined[2:].flags, second.flags)
+    with pytest.raises(ValueError, match="another augmentation"):
+        Params.cat([first, TURNS.sample(1, seeded())])
+
+
+def test_a_circular_parameter_is_a_point_on_the_circle():
+    augment = Augment([Rotation()])
+    assert augment.names == ("angle_cos", "angle_sin")
+    assert augment.kinds == ("circular", "circular")
+    vector = given(augment, [0.0], [90.0], [-180.0]).vector()
+    expected = torch.tensor([[1.0, 0], [0, 1], [-1, 0]])
+    assert_close(vector, expected, atol=1e-6, rtol=0)
+
+
+def test_a_categorical_parameter_is_its_class():
+    augment = Augment([FourFoldRotation()])
+    assert augment.kinds == ("categorical",) and augment.classes == (4,)
+    params = augment.sample(400, seeded())
+    assert params.vector().unique().tolist() == [0, 1, 2, 3]
+
+
+def test_normalized_parameters_lie_between_minus_1_and_1():
+    params = AUGMENT.sample(2000, seeded())
+    vector = params.vector(normalize=True)
+    assert vector.min() == -1 and vector.max() == 1
+    jitter = vector[:, 5:9]
+    assert jitter.amin() < -0.99 and jitter.amax() > 0.99
+    hue = params["hue"][:, 0] / 0.1
+    assert_close(vector[:, 8], hue)
+
+
+def test_a_parameter_that_never_changes_is_not_divided_by_zero():
+    augment = Augment([ColorJitter(hue=0.0)])
+    vector = augment.sample(9, seeded()).vector(normalize=True)
+    assert vector.isfinite().all()
+
+
+def test_relative_parameters_of_equal_views_are_the_identity():
+    params = TURNS.sample(20, seeded())
+    change = relative(params, params)
+    expected = torch.tensor([0.0, 1, 0, 0, 0, 0, 0]).expand(20, 7)
+    assert_close(change, expected)
+
+
+def test_relative_turns_count_modulo_four():
+    augment = Augment([FourFoldRotation()])
+    a, b = given(augment, [3.0], [1.0]), given(augment, [0.0], [0.0])
+    assert relative(a, b).tolist() == [[1.0], [3.0]]
+
+
+def test_relative_angles_do_not_jump():
+    augment = Augment([Rotation()])
+    a, b = given(augment, [170.0]), given(augment, [-170.0])
+    expected = given(augment, [20.0]).vector()
+    assert_close(relative(a, b), expected, atol=1e-5, rtol=0)
+
+
+def test_relative_flips_say_whether_the_two_differ():
+    a, b = AUGMENT.sample(50, seeded(0)), AUGMENT.sample(50, seeded(1))
+    differ = (a["flip"] != b["flip"])[:, 0].float()
+    assert torch.equal(relative(a, b)[:, 4], differ)
+    assert torch.equal(relative(a, b)[:, :4], b["crop"] - a["crop"])
+
+
+def test_relative_refuses_what_does_not_match():
+    with pytest.raises(ValueError, match="another augmentation"):
+        relative(AUGMENT.sample(2, seeded()), TURNS.sample(2, seeded()))
+    with pytest.raises(ValueError, match="as many rows, got 2 and 3"):
+        relative(AUGMENT.sample(2, seeded()), AUGMENT.sample(3, seeded()))

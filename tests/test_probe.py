@@ -1,0 +1,427 @@
+"""The probes against closed forms, other implementations and hostile input."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import r2_score
+from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
+
+from ciper.probe import (
+    accuracy,
+    embed,
+    evaluate_view,
+    fit_linear,
+    fit_ridge,
+    knn_accuracy,
+    r_squared,
+)
+
+
+@pytest.fixture
+def g():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def clusters(g):
+    """300 + 200 embeddings in 5 overlapping clusters."""
+    centers = 2 * torch.randn(5, 8, generator=g)
+    y = torch.randint(0, 5, (500,), generator=g)
+    h = centers[y] + 1.5 * torch.randn(500, 8, generator=g)
+    return h[:300], y[:300], h[300:], y[300:]
+
+
+@pytest.fixture
+def encoder():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+
+
+@pytest.fixture
+def images(g):
+    return torch.randint(0, 256, (7, 3, 6, 6), generator=g, dtype=torch.uint8)
+
+
+GRID = torch.cartesian_prod(*(torch.arange(k) for k in (36, 7, 4)))
+
+
+def camera(view):
+    turn = view[:, :1] * (math.tau / 36)
+    return torch.cat([turn.cos(), turn.sin(), view[:, 1:]], 1)
+
+
+# embed
+
+
+def test_embed_uses_the_running_statistics_and_leaves_them(encoder, images):
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    h = embed(encoder, images, batch_size=3)
+    torch.testing.assert_close(h, encoder.eval()(images / 255).detach())
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_embed_puts_back_the_mode_of_every_module(encoder, images):
+    encoder.train()
+    encoder[1].eval()
+    embed(encoder, images)
+    assert [m.training for m in encoder.modules()] == [True, True, False, True]
+
+
+def test_embed_puts_back_the_mode_after_a_failure(encoder, images):
+    with pytest.raises(RuntimeError):
+        embed(encoder, images[:, :2])
+    assert all(m.training for m in encoder.modules())
+
+
+def test_embed_records_no_gradient_but_h_can_be_trained_on(encoder, images):
+    h = embed(encoder, images)
+    assert not h.requires_grad and h.dtype == torch.float32
+    nn.Linear(h.shape[1], 2)(h).sum().backward()
+    assert all(p.grad is None for p in encoder.parameters())
+
+
+def test_float_images_embed_as_their_uint8_originals(encoder, images):
+    h = embed(encoder, images / 255)
+    torch.testing.assert_close(h, embed(encoder, images))
+
+
+def test_an_encoder_without_parameters_embeds(images):
+    assert embed(nn.Flatten(), images).shape == (7, 108)
+
+
+# linear
+
+
+def test_the_learning_rate_falls_by_3_33_every_ten_epochs(g, monkeypatch):
+    seen = []
+    step = torch.optim.SGD.step
+
+    def spy(self, *args):
+        seen.append(dict(self.param_groups[0]))
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spy)
+    fit_linear(torch.randn(8, 2, generator=g), torch.arange(8) % 2, 2)
+    rates = [group["lr"] for group in seen]
+    assert len(rates) == 100 and rates[:10] == [1.0] * 10
+    assert rates[10] == pytest.approx(1 / 3.33)
+    assert rates[99] == pytest.approx(1 / 3.33**9)
+    assert (seen[0]["momentum"], seen[0]["nesterov"]) == (0.9, True)
+    assert seen[0]["weight_decay"] == 1e-6
+
+
+def test_one_step_is_the_gradient_of_the_cross_entropy(clusters):
+    h, y = clusters[:2]
+    start = fit_linear(h, y, 5, epochs=0)
+    nn.functional.cross_entropy(start(h), y).backward()
+    stepped = fit_linear(h, y, 5, epochs=1, lr=0.1, batch_size=300)
+    # Nesterov's first step is (1 + momentum) times the gradient
+    expected = start.weight - 0.1 * 1.9 * start.weight.grad
+    torch.testing.assert_close(stepped.weight, expected, atol=1e-6, rtol=0)
+
+
+def test_each_epoch_sees_every_embedding_once_in_a_new_order(g, monkeypatch):
+    seen = []
+    loss = nn.functional.cross_entropy
+
+    def spy(logits, y):
+        seen.append(y.clone())
+        return loss(logits, y)
+
+    monkeypatch.setattr("ciper.probe.F.cross_entropy", spy)
+    fit_linear(
+        torch.randn(10, 2, generator=g),
+        torch.arange(10),
+        10,
+        epochs=2,
+        batch_size=4,
+    )
+    assert [len(y) for y in seen] == [4, 4, 2, 4, 4, 2]
+    first, second = torch.cat(seen[:3]), torch.cat(seen[3:])
+    assert torch.equal(first.sort()[0], torch.arange(10))
+    assert not torch.equal(first, second)
+
+
+def test_the_linear_probe_finds_separable_classes(g):
+    y = torch.randint(0, 12, (600,), generator=g)
+    h = torch.randn(600, 32, generator=g)
+    h[torch.arange(600), y] += 12
+    classifier = fit_linear(h[:300], y[:300], 12)
+    assert accuracy(classifier, h[300:], y[300:]) == 1.0
+
+
+def test_the_linear_probe_is_the_same_for_a_seed_and_not_for_another(clusters):
+    h, y = clusters[:2]
+    a, b, c = (fit_linear(h, y, 5, epochs=3, seed=s) for s in (1, 1, 2))
+    assert torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias)
+    assert not torch.equal(a.weight, c.weight)
+
+
+def test_probes_leave_the_global_random_state_alone(clusters, encoder, images):
+    torch.manual_seed(3)
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1]
+    h, y, h_test, y_test = clusters
+    embed(encoder, images)
+    fit_linear(h, y, 5, epochs=2)
+    fit_ridge(h, h)
+    knn_accuracy(h, y, h_test, y_test)
+    assert torch.equal(before, torch.get_rng_state())
+    assert np.array_equal(numpy_before, np.random.get_state()[1])
+
+
+def test_no_gradient_reaches_what_made_the_embeddings(clusters):
+    h, y = clusters[:2]
+    h = h.clone().requires_grad_()
+    fit_linear(h, y, 5, epochs=1)
+    fit_ridge(h, h)
+    assert h.grad is None
+
+
+def test_the_linear_probe_trains_under_no_grad(clusters):
+    h, y = clusters[:2]
+    with torch.no_grad():
+        classifier = fit_linear(h, y, 5, epochs=5)
+    assert accuracy(classifier, h, y) > 0.6
+
+
+def test_accuracy_is_the_exact_fraction():
+    logits = torch.eye(3)[[0, 1, 2, 0, 0, 0, 0]]
+    y = torch.tensor([0, 1, 2, 1, 1, 1, 1])
+    assert accuracy(nn.Identity(), logits, y) == 3 / 7
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 5], [0, 1, -1]])
+def test_a_label_outside_the_classes_is_refused(labels):
+    with pytest.raises(ValueError, match=r"labels must be 0\.\.4"):
+        fit_linear(torch.zeros(3, 2), torch.tensor(labels), 5)
+
+
+# neighbors
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+@pytest.mark.parametrize("k", [1, 20, 200])
+def test_the_vote_is_that_of_scikit_learn(clusters, k, temperature):
+    h, y, h_test, y_test = clusters
+    oracle = KNeighborsClassifier(
+        k,
+        metric="cosine",
+        algorithm="brute",
+        weights=lambda distance: np.exp((1 - distance) / temperature),
+    )
+    oracle.fit(h.double().numpy(), y.numpy())
+    expected = oracle.score(h_test.double().numpy(), y_test.numpy())
+    found = knn_accuracy(h, y, h_test, y_test, k, temperature)
+    assert 0.3 < expected < 1
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_weights_decide_and_not_the_count():
+    h = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    y = torch.tensor([0, 1, 1])
+    near, one = torch.tensor([[1.0, 0.2]]), torch.tensor([0])
+    assert knn_accuracy(h, y, near, one, temperature=0.1) == 1
+    assert knn_accuracy(h, y, near, one, temperature=100.0) == 0
+
+
+def test_more_neighbors_than_there_are_means_all(clusters):
+    assert knn_accuracy(*clusters, k=10**9) == knn_accuracy(*clusters, k=300)
+
+
+def test_a_tiny_temperature_neither_overflows_nor_loses_the_vote(clusters):
+    tiny = knn_accuracy(*clusters, temperature=1e-6)
+    assert tiny == knn_accuracy(*clusters, k=1)
+
+
+def test_a_class_without_training_embeddings_counts_as_wrong():
+    h = torch.eye(2)
+    y = torch.tensor([0, 1])
+    assert knn_accuracy(h, y, h, torch.tensor([0, 7])) == 0.5
+
+
+def test_the_blocks_bound_the_similarities_held(monkeypatch, g):
+    import ciper.probe
+
+    sizes, vote = [], ciper.probe._vote
+
+    def spy(cosine, *rest):
+        sizes.append(cosine.numel())
+        return vote(cosine, *rest)
+
+    monkeypatch.setattr(ciper.probe, "_vote", spy)
+    h = torch.randn(10_000, 2, generator=g)
+    y = (h[:, 0] > 0).long()
+    assert knn_accuracy(h, y, h[:4000], y[:4000], k=1) > 0.99
+    assert len(sizes) == 3 and max(sizes) <= 2**24
+
+
+@pytest.mark.parametrize("setting", [{"k": 0}, {"temperature": -0.5}])
+def test_a_setting_that_is_not_positive_is_refused(clusters, setting):
+    with pytest.raises(ValueError, match="must be > 0, got"):
+        knn_accuracy(*clusters, **setting)
+
+
+# ridge
+
+
+def test_ridge_solves_the_normal_equations(g, monkeypatch):
+    monkeypatch.setattr(
+        "ciper.probe.torch.logspace", lambda *a: torch.tensor([7.0])
+    )
+    h = 3 * torch.randn(50, 4, generator=g) + 5
+    r = torch.randn(50, 2, generator=g)
+    read = fit_ridge(h, r)
+    x = ((h - h.mean(0)) / h.std(0, correction=0)).double()
+    y = (r - r.mean(0)).double()
+    weight = torch.linalg.solve(x.T @ x + 7 * torch.eye(4).double(), x.T @ y)
+    expected = x @ weight + r.mean(0)
+    torch.testing.assert_close(read(h), expected.float(), atol=1e-5, rtol=0)
+
+
+def test_the_penalty_has_the_least_leave_one_out_error(g):
+    h = torch.randn(30, 20, generator=g)
+    r = h[:, :1] + 2 * torch.randn(30, 1, generator=g)
+    x = ((h - h.mean(0)) / h.std(0, correction=0)).double().numpy()
+    y = r.double().numpy()[:, 0]
+
+    def read(alpha, rows):
+        m, c = x[rows].mean(0), y[rows].mean()
+        a, b = x[rows] - m, y[rows] - c
+        w = np.linalg.solve(a.T @ a + alpha * np.eye(20), a.T @ b)
+        return (x - m) @ w + c
+
+    def left_out(alpha):
+        rows = np.arange(30)
+        return sum((read(alpha, rows != i)[i] - y[i]) ** 2 for i in rows)
+
+    best = min(torch.logspace(-3, 6, 19).tolist(), key=left_out)
+    expected = torch.tensor(read(best, np.arange(30) >= 0)).float()[:, None]
+    torch.testing.assert_close(fit_ridge(h, r)(h), expected, atol=1e-4, rtol=0)
+
+
+def test_columns_choose_their_penalties_apart(g):
+    h = torch.randn(200, 30, generator=g)
+    r = torch.stack([h[:, 0], torch.randn(200, generator=g)], 1)
+    together = fit_ridge(h, r)(h)
+    apart = torch.cat([fit_ridge(h, c[:, None])(h) for c in r.T], 1)
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
+
+
+def test_ridge_does_not_care_about_the_units_of_h(g):
+    h = torch.randn(100, 5, generator=g)
+    r = h[:, :2] + torch.randn(100, 2, generator=g)
+    scaled = h * torch.tensor([1e-3, 1, 1e3, 10, 0.1])
+    expected = fit_ridge(h, r)(h)
+    torch.testing.assert_close(
+        fit_ridge(scaled, r)(scaled), expected, atol=1e-4, rtol=0
+    )
+
+
+def test_a_dead_feature_and_more_features_than_rows_are_fine(g):
+    h = torch.randn(20, 40, generator=g)
+    h[:, 3] = 0.1
+    read = fit_ridge(h, torch.randn(20, 2, generator=g))
+    assert read(h).isfinite().all() and read.weight[:, 3].abs().max() < 1e-3
+
+
+def test_r_squared_is_that_of_scikit_learn(g):
+    r = torch.randn(50, 3, generator=g)
+    r_hat = r + torch.randn(50, 3, generator=g)
+    expected = r2_score(r, r_hat, multioutput="raw_values")
+    np.testing.assert_allclose(r_squared(r_hat, r), expected, rtol=1e-5)
+
+
+def test_r_squared_of_a_constant_column_is_nan():
+    r = torch.tensor([[0.1, 1.0], [0.1, 2.0], [0.1, 3.0]])
+    score = r_squared(r, r)
+    assert score[0].isnan() and score[1] == 1
+
+
+# view
+
+
+def test_chance_on_the_full_grid_is_37_72():
+    scores = evaluate_view(camera(GRID), GRID, camera(GRID), GRID)
+    expected = ((36**2 - 1) + (7**2 - 1) + (4**2 - 1)) / 12 / 3
+    assert scores["view_mse_steps_chance"] == pytest.approx(expected, rel=1e-6)
+    assert round(scores["view_mse_steps_chance"], 2) == 37.72
+
+
+def test_chance_predicts_the_mean_of_training_not_of_test():
+    train, test = GRID[GRID[:, 0] < 18], GRID[GRID[:, 0] >= 18]
+    scores = evaluate_view(camera(train), train, camera(test), test)
+    steps = train.float().mean(0) - test
+    expected = steps.square().mean().item()
+    assert scores["view_mse_steps_chance"] == pytest.approx(expected)
+
+
+def test_an_embedding_that_holds_the_camera_scores_perfectly():
+    scores = evaluate_view(camera(GRID[::2]), GRID[::2], camera(GRID), GRID)
+    assert scores["azimuth_error_deg"] < 1e-3
+    for name in ("azimuth", "elevation", "distance"):
+        assert scores[f"r2_{name}"] == pytest.approx(1, abs=1e-5)
+
+
+def test_the_view_error_of_a_perfect_circle_is_the_rest_of_the_sawtooth():
+    scores = evaluate_view(camera(GRID), GRID, camera(GRID), GRID)
+    # least squares of 0..35 on cos and sin: the first Fourier pair goes
+    steps, turn = np.arange(36), np.arange(36) * math.tau / 36
+    first = abs(np.sum(steps * np.exp(1j * turn)) / 36) ** 2 * 2
+    expected = (np.var(steps) - first) / 3
+    assert scores["view_mse_steps"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_embedding_that_holds_the_steps_has_no_view_error():
+    scores = evaluate_view(GRID.float(), GRID, GRID.float(), GRID)
+    assert scores["view_mse_steps"] < 1e-4
+
+
+def test_a_meaningless_embedding_is_at_chance(g):
+    h = torch.randn(len(GRID), 8, generator=g)
+    order = torch.randperm(len(GRID), generator=g)
+    a, b = order[:504], order[504:]
+    scores = evaluate_view(h[a], GRID[a], h[b], GRID[b])
+    assert abs(scores["azimuth_error_deg"] - 90) < 10
+    assert abs(scores["r2_azimuth"]) < 0.05
+    ratio = scores["view_mse_steps"] / scores["view_mse_steps_chance"]
+    assert ratio == pytest.approx(1, abs=0.05)
+
+
+def test_the_azimuth_error_wraps_around_the_circle():
+    """A camera read 20 degrees too far everywhere, across the seam too."""
+    off = GRID.clone()
+    off[:, 0] = (off[:, 0] + 2) % 36
+    scores = evaluate_view(camera(GRID), GRID, camera(off), GRID)
+    assert scores["azimuth_error_deg"] == pytest.approx(20, abs=1e-2)
+
+
+@pytest.mark.parametrize("bad", [[360, 0, 0], [0, 7, 0], [0, 0, -1]])
+def test_a_view_off_the_grid_is_refused(bad):
+    view = torch.cat([GRID[:9], torch.tensor([bad])])
+    h = torch.randn(10, 2, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="view must be steps up to 35, 6, 3"):
+        evaluate_view(h, view, h, view)
+
+
+# input
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_embeddings_that_are_not_finite_are_refused(clusters, value):
+    h, y, h_test, y_test = (x.clone() for x in clusters)
+    h[3, 2] = value
+    for probe in (
+        lambda: fit_linear(h, y, 5),
+        lambda: knn_accuracy(h, y, h_test, y_test),
+        lambda: fit_ridge(h, h_test[:1].expand_as(h)),
+    ):
+        with pytest.raises(ValueError, match="h must be finite"):
+            probe()
+
+
+def test_no_embeddings_are_refused():
+    with pytest.raises(ValueError, match="one target a row, got 0, 0"):
+        fit_linear(torch.zeros(0, 3), torch.zeros(0).long(), 2)

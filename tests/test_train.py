@@ -1,0 +1,258 @@
+"""Recipes, determinism, checkpoints, exact resume, and what is refused."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ciper import train as module
+from ciper.data import AugmentedViews, load
+from ciper.methods import SimCLR
+from ciper.train import Monitor, Recipe, cosine, fit, load_run, recipe_at
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits", 16).subset(torch.arange(160))
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return recipe_at("smoke", data="digits", size=16, epochs=4)
+
+
+def run(recipe, data, out=None, **options):
+    return fit(recipe, data, out, progress=False, **options)
+
+
+def assert_same_weights(a, b):
+    one, other = a.encoder.state_dict(), b.encoder.state_dict()
+    assert one.keys() == other.keys()
+    for name, weight in one.items():
+        assert torch.equal(weight, other[name]), name
+
+
+class Stop:
+    """Raises once, when the views of a given batch are asked for."""
+
+    def __init__(self, monkeypatch, batch, error=KeyboardInterrupt):
+        self.left, self.error = batch, error
+        self.original = AugmentedViews.__call__
+        monkeypatch.setattr(
+            AugmentedViews, "__call__", lambda *a: self.call(*a)
+        )
+
+    def call(self, *arguments):
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+        return self.original(*arguments)
+
+
+def test_the_same_seed_gives_the_same_weights_twice(recipe, digits):
+    assert_same_weights(run(recipe, digits), run(recipe, digits))
+
+
+def test_another_seed_gives_other_weights(recipe, digits):
+    short = replace(recipe, epochs=1)
+    one, other = (
+        next(run(replace(short, seed=s), digits).encoder.parameters())
+        for s in (0, 1)
+    )
+    assert not torch.equal(one, other)
+
+
+def test_training_leaves_the_global_random_state_alone(recipe, digits):
+    before = torch.get_rng_state()
+    run(replace(recipe, epochs=1), digits)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_four_epochs_equal_two_and_two_resumed(
+    recipe, digits, tmp_path, monkeypatch
+):
+    whole = run(recipe, digits)
+    Stop(monkeypatch, batch=13)  # 5 batches an epoch: in the third epoch
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, digits, tmp_path)
+    resumed = run(recipe, digits, tmp_path, resume=True)
+    assert_same_weights(whole, resumed)
+    losses = [epoch["contrastive"] for epoch in whole.history]
+    assert [e["contrastive"] for e in resumed.history] == losses
+
+
+def test_a_finished_run_is_read_back(recipe, digits, tmp_path):
+    done = run(replace(recipe, epochs=1), digits, tmp_path)
+    again = load_run(tmp_path)
+    assert_same_weights(done, again)
+    assert again.recipe == done.recipe
+    assert again.history == done.history
+    assert not again.encoder.training
+
+
+def test_resuming_a_finished_run_trains_no_further(recipe, digits, tmp_path):
+    done = run(replace(recipe, epochs=1), digits, tmp_path)
+    again = run(replace(recipe, epochs=1), digits, tmp_path, resume=True)
+    assert_same_weights(done, again)
+    assert again.history == done.history
+
+
+def test_a_run_in_the_folder_is_not_touched_unasked(recipe, digits, tmp_path):
+    short = replace(recipe, epochs=1)
+    run(short, digits, tmp_path)
+    files = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match="resume or overwrite"):
+        run(short, digits, tmp_path)
+    with pytest.raises(FileExistsError, match="other settings of alpha"):
+        run(replace(short, alpha=2.0), digits, tmp_path, resume=True)
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == files
+
+
+def test_overwrite_starts_anew(recipe, digits, tmp_path):
+    short = replace(recipe, epochs=1)
+    run(short, digits, tmp_path)
+    other = run(replace(short, seed=5), digits, tmp_path, overwrite=True)
+    assert_same_weights(load_run(tmp_path), other)
+    assert json.loads((tmp_path / "recipe.json").read_text())["seed"] == 5
+
+
+def test_an_unfinished_run_cannot_be_loaded(
+    tmp_path, recipe, digits, monkeypatch
+):
+    Stop(monkeypatch, batch=7)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, digits, tmp_path)
+    with pytest.raises(FileNotFoundError, match="is not finished; resume it"):
+        load_run(tmp_path)
+    with pytest.raises(FileNotFoundError, match="is not a run"):
+        load_run(tmp_path / "elsewhere")
+
+
+def test_a_write_that_dies_leaves_the_last_checkpoint(
+    recipe, digits, tmp_path, monkeypatch
+):
+    real, saves = module.save_file, []
+
+    def dies(tensors, path, *rest):
+        saves.append(path)
+        if len(saves) == 2:
+            path.write_bytes(b"half")
+            raise OSError("disk full")
+        real(tensors, path, *rest)
+
+    monkeypatch.setattr(module, "save_file", dies)
+    with pytest.raises(OSError, match="disk full"):
+        run(recipe, digits, tmp_path)
+    monkeypatch.undo()
+    resumed = run(recipe, digits, tmp_path, resume=True)
+    assert_same_weights(resumed, run(recipe, digits))
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_its_part(
+    recipe, digits, tmp_path, monkeypatch
+):
+    real, calls = SimCLR.contrast, []
+
+    def breaks(self, h1, h2):
+        calls.append(1)
+        loss = real(self, h1, h2)
+        return loss * math.nan if len(calls) > 7 else loss
+
+    monkeypatch.setattr(SimCLR, "contrast", breaks)
+    with pytest.raises(
+        FloatingPointError, match="the contrastive loss.*step 3"
+    ):
+        run(recipe, digits, tmp_path)
+    monkeypatch.undo()
+    resumed = run(recipe, digits, tmp_path, resume=True)
+    assert_same_weights(resumed, run(recipe, digits))
+
+
+def test_the_monitor_names_the_part_that_broke_first():
+    monitor = Monitor()
+    nan, one = torch.tensor(math.nan), torch.tensor(1.0)
+    monitor.add({"contrastive": one, "predictive": one})
+    monitor.add({"contrastive": one, "predictive": nan})
+    monitor.add({"contrastive": nan, "predictive": nan})
+    with pytest.raises(FloatingPointError, match="predictive loss.*step 2"):
+        monitor.means()
+
+
+def test_the_learning_rate_is_a_cosine_without_warm_up():
+    recipe = Recipe(learning_rate=0.03)
+    rates = [cosine(recipe, t, 100) for t in (0, 25, 50, 100)]
+    expected = [0.03, 0.015 * (1 + math.sqrt(0.5)), 0.015, 0.0]
+    assert rates == pytest.approx(expected)
+
+
+def test_the_rate_of_each_step_is_the_cosines(recipe, digits, monkeypatch):
+    rates, real = [], torch.optim.SGD.step
+
+    def step(self, *arguments, **options):
+        rates.append(self.param_groups[0]["lr"])
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    run(replace(recipe, epochs=2), digits)
+    assert rates == [cosine(recipe, t, 10) for t in range(10)]
+
+
+def test_a_random_encoder_is_left_as_it_was_initialized(recipe, digits):
+    done = run(replace(recipe, method="random"), digits)
+    fresh = module.build_encoder(recipe).state_dict()
+    for name, weight in done.encoder.state_dict().items():
+        assert torch.equal(weight, fresh[name])
+
+
+def test_all_methods_start_from_the_same_encoder(recipe):
+    one, other = (
+        module.build(replace(recipe, method=name), (0,)).encoder.state_dict()
+        for name in ("simclr", "ciper")
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_trained_encoder_is_in_eval_mode(recipe, digits):
+    done = run(replace(recipe, epochs=1), digits)
+    assert not any(m.training for m in done.encoder.modules())
+
+
+def test_dataset_augmentations_need_partners(recipe, digits):
+    with pytest.raises(ValueError, match="no partner views"):
+        run(replace(recipe, views="dataset"), digits)
+
+
+def test_a_batch_larger_than_the_data_is_refused(recipe, digits):
+    with pytest.raises(
+        ValueError, match="batch_size 161 is larger than the 160"
+    ):
+        run(replace(recipe, batch_size=161), digits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0.0}, "temperature must be > 0, got 0"),
+        ({"epochs": 0}, "epochs must be > 0, got 0"),
+        ({"learning_rate": math.nan}, "learning_rate must be > 0, got nan"),
+        ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
+        ({"alpha": -1.0}, "alpha must be >= 0, got -1"),
+        ({"method": "simclir"}, "did you mean 'simclr'"),
+        ({"views": "images"}, "did you mean 'image'"),
+        ({"preset": "papr"}, "preset 'papr'"),
+        ({"backbone": "resnet81"}, "did you mean 'resnet18'"),
+    ],
+)
+def test_a_recipe_says_what_it_expected(digits, settings, message):
+    with pytest.raises(ValueError, match=message):
+        settings = {"data": "digits", "batch_size": 16, **settings}
+        run(Recipe(size=16, **settings), digits)
+
+
+def test_an_unknown_scale_is_refused():
+    with pytest.raises(
+        ValueError, match="unknown scale 'lptop'[:;] did you mean"
+    ):
+        recipe_at("lptop")
