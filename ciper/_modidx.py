@@ -407,6 +407,7 @@ d = { 'settings': { 'branch': 'main',
                              'ciper.train.cosine': ('library/train.html#cosine', 'ciper/train.py'),
                              'ciper.train.default_fabric': ('library/train.html#default_fabric', 'ciper/train.py'),
                              'ciper.train.fit': ('library/train.html#fit', 'ciper/train.py'),
+                             'ciper.train.gather_rows': ('library/train.html#gather_rows', 'ciper/train.py'),
                              'ciper.train.load_run': ('library/train.html#load_run', 'ciper/train.py'),
                              'ciper.train.recipe_at': ('library/train.html#recipe_at', 'ciper/train.py'),
                              'ciper.train.view_source': ('library/train.html#view_source', 'ciper/train.py')}}}

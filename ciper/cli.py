@@ -28,7 +28,10 @@ console = Console()
 
 
 def _print_table(title: str, rows: dict, metrics: dict[str, str]) -> None:
-    table = Table("", *metrics.values(), title=title)
+    table = Table(title=title)
+    table.add_column("method", no_wrap=True)
+    for label in metrics.values():
+        table.add_column(label, justify="right")
     for name, row in rows.items():
         table.add_row(name, *(f"{row[metric]:.3g}" for metric in metrics))
     console.print(table)
@@ -127,6 +130,7 @@ def _slug(data: str) -> str:
 
 
 def _fit(recipe, images, folder: Path, resume: bool, overwrite: bool) -> None:
+    from ciper.draw import PARTS
     from ciper.train import fit
 
     try:
@@ -139,10 +143,10 @@ def _fit(recipe, images, folder: Path, resume: bool, overwrite: bool) -> None:
         )
         raise typer.Exit(130) from None
     last = run.history[-1] if run.history else {}
-    parts = ", ".join(f"{name} {value:.3g}" for name, value in last.items())
-    console.print(
-        f"encoder in {folder}" + (f" (last epoch: {parts})" * bool(last))
-    )
+    losses = {k: v for k, v in last.items() if k in PARTS}
+    parts = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
+    console.print(f"encoder in {folder}")
+    console.print(f"losses of the last epoch: {parts or 'none'}")
     console.print(f"next: ciper evaluate {shlex.quote(str(folder))}")
 
 

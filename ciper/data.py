@@ -185,6 +185,9 @@ def _cached(name: str, make: Callable[[], Tensor]) -> Tensor:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+    for old in path.parent.glob(f"{name}-{'?' * 10}.safetensors"):
+        if old != path:
+            old.unlink()
     return images
 
 # %% ../nbs/library/03_data.ipynb #turntable

@@ -42,7 +42,7 @@ def demo_recipe(method: str, scale: str, seed: int = 0) -> Recipe:
     """The recipe of one of the demonstration's trainings."""
     check_choice("scale", scale, VIEWS)
     size = {"smoke": 16, "laptop": 24}[scale]
-    epochs = {"smoke": 1, "laptop": 7}[scale]
+    epochs = {"smoke": 1, "laptop": 5}[scale]
     return recipe_at(
         scale,
         data="turntable",

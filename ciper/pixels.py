@@ -93,6 +93,9 @@ def blend_(x: Float[Tensor, "n c h w"], weights: Float[Tensor, "n 3"]) -> None:
     torch.addcmul(gray, x, own[:, None], out=x).clamp_(0, 1)
 
 # %% ../nbs/library/01_pixels.ipynb #hue
+_TRIANGLES = [[3, 2, 4], [-1, 2, 2], [1, -1, -1]]  # of R, G and B
+
+
 def turn_hue_(x: Float[Tensor, "n 3 h w"], turn: Float[Tensor, "n"]) -> None:
     """Turn the hue of each image, in place."""
     red, green, blue = x.unbind(1)
@@ -105,11 +108,10 @@ def turn_hue_(x: Float[Tensor, "n 3 h w"], turn: Float[Tensor, "n"]) -> None:
     H.lerp_(green - blue, torch.eq(most, red, out=at_most))
     H.div_(span.clamp(min=1e-12)).add_(turn[:, None, None], alpha=6)
     H.sub_((H / 6).floor_(), alpha=6)
-    for channel, base, sign, center in zip(
-        (red, green, blue), (least, most, most), (1, -1, -1), (3, 2, 4)
-    ):
-        share = (H - center).abs_().sub_(1).clamp_(0, 1)
-        channel.copy_(torch.addcmul(base, span, share, value=sign))
+    center, shift, sign = x.new_tensor(_TRIANGLES)[..., None, None].unbind()
+    torch.sub(H[:, None], center, out=x)
+    x.abs_().mul_(sign).add_(shift).clamp_(0, 1)
+    torch.addcmul(least[:, None], x, span[:, None], out=x)
 
 # %% ../nbs/library/01_pixels.ipynb #choose
 def choose_(

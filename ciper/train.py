@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCALES', 'RECIPE', 'CHECKPOINT', 'ENCODER', 'Recipe', 'recipe_at', 'view_source', 'build_encoder', 'build', 'cosine',
-           'default_fabric', 'Monitor', 'Run', 'fit', 'load_run']
+           'default_fabric', 'gather_rows', 'Monitor', 'Run', 'fit', 'load_run']
 
 # %% ../nbs/library/07_train.ipynb #imports
 import json
@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +178,15 @@ def default_fabric() -> Fabric:
         fast = bool(known.get("avx512_bf16") or known.get("amx_bf16"))
     precision = "bf16-mixed" if fast else "32-true"
     return Fabric(accelerator="auto", devices=1, precision=precision)
+
+# %% ../nbs/library/07_train.ipynb #gather
+def gather_rows(method: Method, fabric: Fabric) -> None:
+    """Let a method's losses see the rows of all processes."""
+
+    def gather(rows: Tensor) -> Tensor:
+        return fabric.all_gather(rows, sync_grads=True).flatten(0, 1)
+
+    method.gather = gather
 
 # %% ../nbs/library/07_train.ipynb #monitor
 class Monitor:
@@ -389,17 +398,21 @@ def fit(
     if (source is None) == (recipe.views == "own"):
         raise ValueError("views='own' and a source of views go together")
     source = source or view_source(recipe, data)
-    folder = None if out is None else Path(out)
+    fabric = fabric or default_fabric()
+    if recipe.batch_size % fabric.world_size:
+        raise ValueError(
+            f"batch_size {recipe.batch_size} cannot be shared by "
+            f"{fabric.world_size} processes"
+        )
+    fabric.launch()
+    folder = Path(out) if out is not None and fabric.is_global_zero else None
     if folder is not None:
         _open_folder(folder, recipe, resume, overwrite)
+    fabric.barrier()
     method = build(recipe, source.classes)
     history = []
     if method.passes:
-        fabric = fabric or default_fabric()
-        fabric.launch()
-        history = _train(
-            fabric, method, source, data, recipe, folder, progress
-        )
+        history = _train(fabric, method, source, data, recipe, out, progress)
     encoder = method.encoder.cpu().eval()
     if folder is not None:
         about = {"recipe": asdict(recipe), "history": history}
@@ -416,7 +429,7 @@ def _check_batch(recipe: Recipe, data: ImageData) -> None:
 
 # %% ../nbs/library/07_train.ipynb #train-loop
 def _train(
-    fabric, method, source, data, recipe, folder, progress
+    fabric, method, source, data, recipe, out, progress
 ) -> list[dict[str, float]]:
     """Run all epochs that are left; the whole curve."""
     optimizer = torch.optim.SGD(
@@ -428,11 +441,9 @@ def _train(
     method = method.to(memory_format=torch.channels_last)
     model, optimizer = fabric.setup(method, optimizer)
     if fabric.world_size > 1:
-        method.gather = lambda rows: fabric.all_gather(
-            rows, sync_grads=True
-        ).flatten(0, 1)
+        gather_rows(method, fabric)
     state, data = _State(method, optimizer, []), data.to(fabric.device)
-    checkpoint = folder and folder / CHECKPOINT
+    checkpoint = out and Path(out) / CHECKPOINT
     if checkpoint and checkpoint.exists():
         state.load(checkpoint)
     steps = len(data) // recipe.batch_size

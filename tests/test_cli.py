@@ -28,10 +28,10 @@ def ciper(*arguments, cwd=None):
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     folder, draw = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    for name, low in {"dark": 0, "light": 128}.items():
+    for name, low in {"dark": 0, "light": 200}.items():
         (folder / name).mkdir()
-        for i in range(30):
-            pixels = draw.integers(low, low + 128, (20, 24, 3), np.uint8)
+        for i in range(60):
+            pixels = draw.integers(low, low + 50, (20, 24, 3), np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
     return folder
 
