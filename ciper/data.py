@@ -471,6 +471,30 @@ class AugmentedViews:
             )
         return Batch(anchor, (x1, x2), (params1.vector(), params2.vector()))
 
+# %% ../nbs/library/03_data.ipynb #companions
+class _Companions:
+    """For each image the others of its group, to draw from at once."""
+
+    def __init__(self, group: Int[Tensor, " n"]):
+        self.order = group.argsort(stable=True)
+        self.place = self.order.argsort()
+        counts = group.bincount()
+        self.count = counts[group]
+        self.start = (counts.cumsum(0) - counts)[group]
+
+    def draw(
+        self, index: Int[Tensor, " n"], generator: torch.Generator
+    ) -> Int[Tensor, " n"]:
+        """For each image another one of its group, drawn uniformly."""
+        u = torch.rand(
+            len(index), generator=generator, device=generator.device
+        )
+        others = self.count[index] - 1
+        jump = 1 + (u.to(index.device) * others).long().clamp(max=others - 1)
+        start = self.start[index]
+        place = (self.place[index] - start + jump) % (others + 1)
+        return self.order[start + place]
+
 # %% ../nbs/library/03_data.ipynb #partner-views
 class PartnerViews:
     """Two other images of the same object (paper 4.1, "Dataset Aug.").
@@ -490,27 +514,9 @@ class PartnerViews:
         self.factors = {name: data.factors[name] for name in data.partners}
         self.names = sum((_columns(*f) for f in self.factors.items()), ())
         self.classes = sum(map(_classes, self.factors.values()), ())
-        groups = data.factors["object"].values
-        self.order = groups.argsort(stable=True)
-        self.place = self.order.argsort()
-        counts = groups.bincount()
-        self.count = counts[groups]
-        self.start = (counts.cumsum(0) - counts)[groups]
-        if self.count.min() < 2:
+        self.companions = _Companions(data.factors["object"].values)
+        if self.companions.count.min() < 2:
             raise ValueError(f"{data.name}: an object has only one image")
-
-    def partner(
-        self, index: Int[Tensor, " n"], generator: torch.Generator
-    ) -> Int[Tensor, " n"]:
-        """For each image another one of the same object, drawn uniformly."""
-        u = torch.rand(
-            len(index), generator=generator, device=generator.device
-        )
-        others = self.count[index] - 1
-        jump = 1 + (u.to(index.device) * others).long().clamp(max=others - 1)
-        start = self.start[index]
-        place = (self.place[index] - start + jump) % (others + 1)
-        return self.order[start + place]
 
     def __call__(
         self,
@@ -519,7 +525,7 @@ class PartnerViews:
         generator: torch.Generator,
     ) -> Batch:
         """The batch of the images at `index`."""
-        partners = [self.partner(index, generator) for _ in range(2)]
+        partners = [self.companions.draw(index, generator) for _ in range(2)]
         views = tuple(to_float(data.images[j]) for j in partners)
         targets = tuple(self._change(index, j) for j in partners)
         return Batch(to_float(data.images[index]), views, targets)

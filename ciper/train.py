@@ -363,6 +363,27 @@ class Run:
         """Seconds of training, over all sessions of it."""
         return sum(epoch["seconds"] for epoch in self.history)
 
+# %% ../nbs/library/07_train.ipynb #checks
+def _choose_source(
+    recipe: Recipe, data: ImageData, source: ViewSource | None
+) -> ViewSource:
+    if (source is None) == (recipe.views == "own"):
+        raise ValueError("views='own' and a source of views go together")
+    return view_source(recipe, data) if source is None else source
+
+
+def _check_batch(recipe: Recipe, data: ImageData, fabric: Fabric) -> None:
+    if recipe.batch_size > len(data):
+        raise ValueError(
+            f"batch_size {recipe.batch_size} is larger than the "
+            f"{len(data)} images of {data.name}; use {len(data)} or fewer"
+        )
+    if recipe.batch_size % fabric.world_size:
+        raise ValueError(
+            f"batch_size {recipe.batch_size} cannot be shared by "
+            f"{fabric.world_size} processes"
+        )
+
 # %% ../nbs/library/07_train.ipynb #fit
 def fit(
     recipe: Recipe,
@@ -394,16 +415,9 @@ def fit(
         FloatingPointError: the loss is not finite; the last checkpoint is kept.
     """
     data = load(recipe.data, recipe.size) if data is None else data
-    _check_batch(recipe, data)
-    if (source is None) == (recipe.views == "own"):
-        raise ValueError("views='own' and a source of views go together")
-    source = source or view_source(recipe, data)
+    source = _choose_source(recipe, data, source)
     fabric = fabric or default_fabric()
-    if recipe.batch_size % fabric.world_size:
-        raise ValueError(
-            f"batch_size {recipe.batch_size} cannot be shared by "
-            f"{fabric.world_size} processes"
-        )
+    _check_batch(recipe, data, fabric)
     fabric.launch()
     folder = Path(out) if out is not None and fabric.is_global_zero else None
     if folder is not None:
@@ -418,14 +432,6 @@ def fit(
         about = {"recipe": asdict(recipe), "history": history}
         _save_tensors(folder / ENCODER, encoder.state_dict(), about)
     return Run(recipe, encoder, history)
-
-
-def _check_batch(recipe: Recipe, data: ImageData) -> None:
-    if recipe.batch_size > len(data):
-        raise ValueError(
-            f"batch_size {recipe.batch_size} is larger than the "
-            f"{len(data)} images of {data.name}; use {len(data)} or fewer"
-        )
 
 # %% ../nbs/library/07_train.ipynb #train-loop
 def _train(

@@ -214,7 +214,7 @@ def test_partners_are_others_of_the_same_object_drawn_uniformly():
     whole, n = toy(), 20_000
     source = PartnerViews(whole)
     index = torch.arange(5).repeat(n)
-    partner = source.partner(index, generator())
+    partner = source.companions.draw(index, generator())
     owner = whole.factors["object"].values
     assert (partner != index).all()
     assert torch.equal(owner[partner], owner[index])
