@@ -139,7 +139,8 @@ def _fit(recipe, images, folder: Path, resume: bool, overwrite: bool) -> None:
         again = [a for a in sys.argv[1:] if a not in _FLAGS]
         command = shlex.join(["ciper", *again, "--resume"])
         console.print(
-            f"stopped; whole epochs are kept in {folder}. Go on with: {command}"
+            f"stopped; whole epochs are kept in {folder}. "
+            f"Go on with: {command}"
         )
         raise typer.Exit(130) from None
     last = run.history[-1] if run.history else {}

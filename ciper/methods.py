@@ -18,7 +18,7 @@ class Method(nn.Module):
     """What all methods share: an encoder and how to run it on a batch.
 
     Args:
-        encoder: maps images to representations h of `encoder.features` numbers.
+        encoder: maps images to representations h, `encoder.features` wide.
         classes: for each column of the targets 0 (a number) or the number of
             its classes; comes from the source of views.
         temperature: of the contrastive loss.

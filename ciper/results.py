@@ -101,7 +101,7 @@ def run_result(
     metrics: Mapping[str, float],
     data: str | None = None,
 ) -> Result:
-    """The record of a run; `data` if measured on other data than trained on."""
+    """The record of a run; name `data` if they are not those trained on."""
     settings = asdict(run.recipe)
     speeds = [epoch["images_per_second"] for epoch in run.history]
     return Result(

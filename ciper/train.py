@@ -361,7 +361,7 @@ class Run:
     @property
     def seconds(self) -> float:
         """Seconds of training, over all sessions of it."""
-        return sum(epoch["seconds"] for epoch in self.history)
+        return math.fsum(epoch["seconds"] for epoch in self.history)
 
 # %% ../nbs/library/07_train.ipynb #checks
 def _choose_source(
@@ -412,7 +412,7 @@ def fit(
     Raises:
         ValueError: a batch larger than the data, or views the data lack.
         FileExistsError: `out` holds a run and neither flag is given.
-        FloatingPointError: the loss is not finite; the last checkpoint is kept.
+        FloatingPointError: the loss is not finite; the last checkpoint stays.
     """
     data = load(recipe.data, recipe.size) if data is None else data
     source = _choose_source(recipe, data, source)
