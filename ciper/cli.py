@@ -128,7 +128,7 @@ _SETTINGS = [
 def _slug(data: str) -> str:
     return Path(data.removeprefix("folder:")).name or "data"
 
-
+# %% ../nbs/library/14_cli.ipynb #fit-run
 def _fit(recipe, images, folder: Path, resume: bool, overwrite: bool) -> None:
     from ciper.draw import PARTS
     from ciper.train import fit

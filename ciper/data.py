@@ -287,7 +287,7 @@ def _class_name(path: Path, folder: Path) -> str:
 def _is_split(folder: Path) -> bool:
     return (folder / "train").is_dir() and (folder / "test").is_dir()
 
-
+# %% ../nbs/library/03_data.ipynb #read-image
 def _read_image(path: Path, size: int) -> np.ndarray | None:
     """One image as (size, size, 3) bytes, or None where it is unreadable."""
     try:

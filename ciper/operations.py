@@ -153,7 +153,7 @@ def _gauss(sigma: Float[Tensor, "n"], kernel_size: int, pixels: int):
     weights = power.neg().softmax(1)[:, None].expand(n, pixels, kernel_size)
     return j.expand(n, pixels, kernel_size), weights
 
-
+# %% ../nbs/library/01_operations.ipynb #gaussian-blur
 @dataclass(frozen=True)
 class GaussianBlur(Operation):
     """Blur with a Gaussian of random width, in pixels (SimCLR).
