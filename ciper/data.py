@@ -112,6 +112,19 @@ class ImageData:
         images, labels = self.images[index], self.labels[index]
         return replace(self, images=images, labels=labels, factors=factors)
 
+    def sample(self, count: int, seed: int = 0) -> "ImageData":
+        """So many of the images, drawn at random without repetition.
+
+        Raises:
+            ValueError: more images asked for than there are, or none.
+        """
+        if not 0 < count <= len(self):
+            raise ValueError(
+                f"{self.name}: cannot draw {count} of {len(self)} images"
+            )
+        order = torch.randperm(len(self), generator=_generator(seed))
+        return self.subset(order[:count])
+
     def to(self, device: torch.device | str) -> "ImageData":
         """The same data on another device."""
         moved = {
@@ -408,11 +421,14 @@ class Batch(NamedTuple):
         views: x1 and x2, each of the anchor's shape.
         targets: r of each view, shape (n, k); a categorical column holds
             class indices.
+        small: a view of each anchor at half the size, (n, 3, h / 2, w / 2),
+            for methods that ask for one.
     """
 
     anchor: Float[Tensor, "n 3 h w"]
     views: tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]]
     targets: tuple[Float[Tensor, "n k"], Float[Tensor, "n k"]]
+    small: Float[Tensor, "n 3 s s"] | None = None
 
 
 @runtime_checkable
@@ -447,10 +463,11 @@ class AugmentedViews:
 
     Args:
         augment: the augmentation; its parameters are the targets.
+        small: the augmentation of the batch's small views, if any are wanted.
     """
 
-    def __init__(self, augment: Augment):
-        self.augment = augment
+    def __init__(self, augment: Augment, small: Augment | None = None):
+        self.augment, self.small = augment, small
         self.names = tuple(augment.names)
         self.classes = tuple(augment.classes)
 
@@ -469,7 +486,11 @@ class AugmentedViews:
             anchor = F.interpolate(
                 anchor, x1.shape[-2:], mode="bilinear", antialias=True
             )
-        return Batch(anchor, (x1, x2), (params1.vector(), params2.vector()))
+        targets = params1.vector(), params2.vector()
+        if self.small is None:
+            return Batch(anchor, (x1, x2), targets)
+        small, _ = self.small(images, generator=generator)
+        return Batch(anchor, (x1, x2), targets, small)
 
 # %% ../nbs/library/03_data.ipynb #companions
 class _Companions:
