@@ -4,16 +4,22 @@
 
 # %% auto #0
 __all__ = ['TEST_IMAGES', 'STAND_IN', 'ALPHAS', 'OPERATIONS', 'ROWS', 'DATA', 'Job', 'data_name', 'is_done', 'result_path',
-           'trained', 'test_images', 'work', 'settings_of', 'jobs_of', 'data_of', 'plan']
+           'trained', 'test_images', 'look_inside', 'object_masks', 'saliency_scores', 'work', 'settings_of', 'jobs_of',
+           'data_of', 'plan']
 
 # %% ../nbs/library/14_plans.ipynb #imports
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from .data import ImageData, check_choice, load
+import torch
+from torch import Tensor, nn
+
+import ciper.render as turntable
+from .data import POSE, ImageData, check_choice, load
+from .explain import mass_inside, mass_ratio, neighbor_share, saliency
 from .methods import METHODS
-from .probe import evaluate
+from .probe import embed, evaluate, fit_linear
 from .results import load_result, run_result, save_result
 from ciper.train import (
     CHECKPOINT,
@@ -109,7 +115,7 @@ def trained(job: Job, runs: str | Path, train: ImageData | None = None):
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return run
 
-# %% ../nbs/library/14_plans.ipynb #work
+# %% ../nbs/library/14_plans.ipynb #test-images
 TEST_IMAGES = {"smoke": 64, "laptop": 3000, "paper": 0}
 
 
@@ -119,17 +125,60 @@ def test_images(job: Job) -> ImageData:
     count = TEST_IMAGES[job.scale]
     return data.sample(count) if 0 < count < len(data) else data
 
+# %% ../nbs/library/14_plans.ipynb #inside
+def look_inside(
+    encoder: nn.Module, train: ImageData, test: ImageData
+) -> dict[str, float]:
+    """Numbers for Figures 2 and 3, as far as the data have the factors."""
+    found, labels = {}, test.labels.cpu()
+    h = embed(encoder, test.images)
+    k = min(10, int(labels.bincount(minlength=1).clamp(min=2).min()) - 1)
+    found["object_share"] = neighbor_share(h, labels, "categorical", k)[0]
+    if "azimuth" in test.factors and k > 0:
+        azimuth = test.factors["azimuth"].values
+        gap = neighbor_share(h, azimuth, "circular", k, within=labels)
+        found["azimuth_gap_deg"] = gap.neighbors
+    if test.name.startswith("turntable"):
+        found |= saliency_scores(encoder, train, test)
+    return found
 
+# %% ../nbs/library/14_plans.ipynb #saliency-scores
+def object_masks(data: ImageData) -> Tensor:
+    """Which pixels of Turntable's views show the object, (n, h, w)."""
+    factors = [data.factors[name].values for name in ("object", *POSE)]
+    room = (
+        data.factors["session"].values if "session" in data.factors else None
+    )
+    size = data.images.shape[-1]
+    return turntable.render(*factors, room, size, return_mask=True)[1]
+
+
+def saliency_scores(
+    encoder: nn.Module, train: ImageData, test: ImageData, count: int = 256
+) -> dict[str, float]:
+    """How much of the saliency of each image's own class is on the object."""
+    h = embed(encoder, train.images)
+    classifier = fit_linear(h, train.labels.cpu(), len(train.classes))
+    some = test.subset(torch.arange(min(count, len(test))))
+    maps = saliency(encoder, classifier, some.images, some.labels)
+    masks = object_masks(some)
+    return {
+        "mass_inside": mass_inside(maps, masks).mean().item(),
+        "mass_ratio": mass_ratio(maps, masks).mean().item(),
+    }
+
+# %% ../nbs/library/14_plans.ipynb #work
 def work(job: Job, results: str | Path, runs: str | Path) -> None:
     """Train what a job asks for, measure it and keep the result."""
     if is_done(job, results):
         return
-    train = training_images(job.recipe, False)
+    train, test = training_images(job.recipe, False), test_images(job)
     run = trained(job, runs, train)
-    metrics = evaluate(run.encoder, train, test_images(job))
+    metrics = evaluate(run.encoder, train, test)
+    if job.recipe.views == "dataset":
+        metrics |= look_inside(run.encoder, train, test)
     about = job.experiment, job.scale, run, metrics
-    found = run_result(*about, label=job.label)
-    save_result(found, results)
+    save_result(run_result(*about, label=job.label), results)
 
 # %% ../nbs/library/14_plans.ipynb #settings
 STAND_IN = {"core50": "turntable-rooms", "tdw": "turntable"}

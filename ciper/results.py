@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['provenance', 'Result', 'run_result', 'save_result', 'load_result', 'load_results', 'Summary', 'summarize',
-           'paired_difference', 'results_table']
+           'paired_difference', 'results_table', 'markdown']
 
 # %% ../nbs/library/11_results.ipynb #exported-imports
 import json
@@ -238,8 +238,13 @@ def results_table(
         column = {m: row.get(metric) for m, row in (paper or {}).items()}
         table |= {f"{metric}, paper": column} if any(column.values()) else {}
     methods = dict.fromkeys([r.method for r in results] + [*(paper or {})])
-    rows = [["method", *table], ["---"] * (len(table) + 1)]
-    rows += [[m, *(c.get(m) or "–" for c in table.values())] for m in methods]
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    rows = [[m, *(c.get(m) or "–" for c in table.values())] for m in methods]
     label = f"{results[0].data}, {results[0].scale} scale"
-    return "\n".join([*lines, "", label + "; mean ± std (trainings)"])
+    note = f"{label}; mean ± std (trainings)"
+    return f"{markdown(['method', *table], rows)}\n\n{note}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence]) -> str:
+    """A markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, x)) + " |" for x in lines)
