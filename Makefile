@@ -22,7 +22,7 @@ demo: .venv/core.stamp
 	$(BIN)/ciper demo
 
 test: .venv/full.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests nbs \
+	CIPER_SCALE=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests nbs \
 	  --nbval-lax --nbval-current-env -n $(JOBS) --dist loadfile
 
 book: .venv/full.stamp
@@ -50,7 +50,7 @@ clean:
 	@touch $@
 
 .venv/full.stamp: pyproject.toml constraints.txt | $(BIN)/pip
-	$(INSTALL) -e '.[book,dev,maps]'
+	$(INSTALL) -e '.[book,cluster,dev,maps]'
 	@touch .venv/core.stamp $@
 
 .venv/bench.stamp: pyproject.toml constraints.txt | $(BIN)/pip

@@ -50,7 +50,7 @@ class _Part:
         return values, applied
 
     def group(self, values, applied) -> Tensor | None:
-        """Images of one group, 0 to 7, are put next to each other."""
+        """Images of one group are put next to each other."""
         return None
 
 # %% ../nbs/library/01_augment.ipynb #operation-alone
@@ -232,7 +232,7 @@ def _apply(chain: _Chain, images: Tensor, params: Params):
     return views if images.ndim == 4 else views[0]
 
 # %% ../nbs/library/01_augment.ipynb #blocks
-_BLOCK = 2**19  # numbers: two megabytes, which stay in the cache
+_BLOCK = 3 * 2**17  # numbers: 1.5 megabytes, which stay in the cache
 
 
 def _sorts(device: torch.device) -> bool:
@@ -240,27 +240,28 @@ def _sorts(device: torch.device) -> bool:
 
 
 def _views(chain: _Chain, images: Tensor, params: Params):
-    """Block by block; in each one, images of a group side by side."""
+    """Block by block on a processor, images of a group side by side."""
     n, c, *image_size = images.shape
-    size = max(1, _BLOCK // images[0].numel()) if _sorts(images.device) else n
-    index = _grouped(chain, params, size)
+    if not _sorts(images.device):
+        return _run(chain, images, _prepared(chain, params, image_size)[0])
+    index, size = _grouped(chain, params), max(1, _BLOCK // images[0].numel())
     prepared, view_size = _prepared(chain, params[index], image_size)
-    views = torch.empty(n, c, *view_size, device=images.device)
+    views = torch.empty(n, c, *view_size)
     for start in range(0, n, size):
         block = slice(start, start + size)
-        x = _run(chain, images, index, prepared, block)
-        back = index[block].argsort()
-        torch.index_select(x, 0, back, out=views[block])
+        own = [[rows[block] for rows in tensors] for tensors in prepared]
+        x = _run(chain, images.index_select(0, index[block]), own)
+        for place, view in zip(index[block].tolist(), x):
+            views[place] = view
     return views
 
 
-def _run(chain: _Chain, images: Tensor, index, prepared, block: slice):
-    """One block of images through the chain."""
-    images = images.index_select(0, index[block])
+def _run(chain: _Chain, images: Tensor, prepared):
+    """Images, or a block of them, through the chain."""
     x = images.float()
-    x = x.div_(255) if images.dtype == torch.uint8 else x.clamp_(0, 1)
+    x = x.div_(255) if images.dtype == torch.uint8 else x.clamp(0, 1)
     for operation, own in zip(chain.operations, prepared):
-        x = operation.pixels(x, *(rows[block] for rows in own))
+        x = operation.pixels(x, *own)
     return x
 
 # %% ../nbs/library/01_augment.ipynb #prepared
@@ -271,14 +272,13 @@ def _split(chain: _Chain, params: Params):
     return zip(chain.operations, values, flags)
 
 
-def _grouped(chain: _Chain, params: Params, size: int) -> Int[Tensor, "n"]:
-    """The order in which images are processed, block by block."""
-    order = torch.arange(len(params), device=params.table.device)
+def _grouped(chain: _Chain, params: Params) -> Int[Tensor, "n"]:
+    """The order in which images are processed."""
     for operation, values, applied in _split(chain, params):
         group = operation.group(values, applied)
-        if group is not None and _sorts(values.device):
-            return (order // size * 8 + group).argsort()
-    return order
+        if group is not None:
+            return group.argsort(stable=True)
+    return torch.arange(len(params))
 
 
 def _prepared(chain: _Chain, params: Params, image_size):
@@ -291,6 +291,9 @@ def _prepared(chain: _Chain, params: Params, image_size):
 
 # %% ../nbs/library/01_augment.ipynb #check
 def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor):
+        found = type(images).__name__
+        raise ValueError(f"images must be a torch tensor, got {found}")
     shape = tuple(images.shape)
     if images.ndim not in (3, 4) or shape[-3] not in (1, 3):
         expected = "(n, c, h, w) or (c, h, w) with 1 or 3 channels"
@@ -461,16 +464,14 @@ def _plan(values: Float[Tensor, "n 5"], applied):
 # %% ../nbs/library/01_augment.ipynb #jitter-run
 def _jitter_(x, place, turn, before, after) -> None:
     """Follow the plan in place; images are sorted by `place`."""
-    ends = torch.arange(4, device=x.device)
-    ends = torch.searchsorted(place, ends, right=True).tolist()
-    for step in (0, 1, 2):
-        late = slice(ends[step], ends[3])
-        blend_(x[late], before[late, step])
+    ends = torch.searchsorted(place, torch.arange(4), right=True).tolist()
+    due = [(blend_, ends[k], ends[3], before[:, k]) for k in (0, 1, 2)]
     if x.shape[1] == 3:
-        turn_hue_(x[: ends[3]], turn[: ends[3]])
-    for step in (1, 2, 3):
-        early = slice(ends[step - 1])
-        blend_(x[early], after[early, step])
+        due.append((turn_hue_, 0, ends[3], turn))
+    due += [(blend_, 0, ends[k - 1], after[:, k]) for k in (1, 2, 3)]
+    for change_, start, stop, own in due:
+        if start < stop:
+            change_(x[start:stop], own[start:stop])
 
 
 def _jitter_everybody(x, place, turn, before, after):

@@ -126,7 +126,7 @@ class FullGradient:
 
     @property
     def error(self) -> Float[Tensor, " n"]:
-        """Relative error |sum of all parts - logit| / |logit|."""
+        """Distance of the sum of all parts from the logit, as its share."""
         total, logit = sum(self.sums().values()), self.logit.double()
         return ((total - logit) / logit).abs().float()
 

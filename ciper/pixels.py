@@ -93,25 +93,20 @@ def blend_(x: Float[Tensor, "n c h w"], weights: Float[Tensor, "n 3"]) -> None:
     torch.addcmul(gray, x, own[:, None], out=x).clamp_(0, 1)
 
 # %% ../nbs/library/01_pixels.ipynb #hue
-_TRIANGLES = [[3, 2, 4], [-1, 2, 2], [1, -1, -1]]  # of R, G and B
-
-
 def turn_hue_(x: Float[Tensor, "n 3 h w"], turn: Float[Tensor, "n"]) -> None:
     """Turn the hue of each image, in place."""
     red, green, blue = x.unbind(1)
-    most = torch.maximum(red, green).maximum(blue)
-    least = torch.minimum(red, green).minimum(blue)
+    most, least = x.amax(1), x.amin(1)
     span = most - least
-    H = (red - green).add_(span, alpha=4)
-    at_most = torch.eq(most, green, out=torch.empty_like(most))
-    H.lerp_((blue - red).add_(span, alpha=2), at_most)
-    H.lerp_(green - blue, torch.eq(most, red, out=at_most))
-    H.div_(span.clamp(min=1e-12)).add_(turn[:, None, None], alpha=6)
-    H.sub_((H / 6).floor_(), alpha=6)
-    center, shift, sign = x.new_tensor(_TRIANGLES)[..., None, None].unbind()
-    torch.sub(H[:, None], center, out=x)
-    x.abs_().mul_(sign).add_(shift).clamp_(0, 1)
-    torch.addcmul(least[:, None], x, span[:, None], out=x)
+    H = (green - red).add_(blue).sub_(least).add_(span)
+    H.copysign_(green - blue)
+    places = torch.arange(3, device=x.device)[:, None, None] / 3
+    turn = turn[:, None, None, None] - places
+    most, span, H = most[:, None], span[:, None], H[:, None]
+    torch.addcdiv(turn, H, span.clamp(min=1e-12), value=1 / 6, out=x)
+    x.frac_().abs_().sub_(0.5).abs_()  # 1/2 - way to the nearest whole turn
+    x.mul_(-6).add_(2).clamp_(0, 1)
+    torch.addcmul(most, x, span, value=-1, out=x)
 
 # %% ../nbs/library/01_pixels.ipynb #choose
 def choose_(

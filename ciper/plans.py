@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TEST_IMAGES', 'STAND_IN', 'ALPHAS', 'OPERATIONS', 'ROWS', 'DATA', 'Job', 'data_name', 'is_done', 'result_path',
            'trained', 'test_images', 'look_inside', 'object_masks', 'saliency_scores', 'work', 'settings_of', 'jobs_of',
-           'data_of', 'plan']
+           'data_of', 'plan', 'finished', 'finished_at']
 
 # %% ../nbs/library/14_plans.ipynb #imports
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,12 @@ from .data import POSE, ImageData, check_choice, load
 from .explain import mass_inside, mass_ratio, neighbor_share, saliency
 from .methods import METHODS
 from .probe import embed, evaluate, fit_linear
-from .results import load_result, run_result, save_result
+from ciper.results import (
+    Result,
+    load_result,
+    run_result,
+    save_result,
+)
 from ciper.train import (
     CHECKPOINT,
     ENCODER,
@@ -175,7 +180,7 @@ def work(job: Job, results: str | Path, runs: str | Path) -> None:
     train, test = training_images(job.recipe, False), test_images(job)
     run = trained(job, runs, train)
     metrics = evaluate(run.encoder, train, test)
-    if job.recipe.views == "dataset":
+    if job.recipe.views == "dataset" or job.recipe.method == "random":
         metrics |= look_inside(run.encoder, train, test)
     about = job.experiment, job.scale, run, metrics
     save_result(run_result(*about, label=job.label), results)
@@ -285,3 +290,35 @@ def plan(
         for name in chosen
         for job in jobs_of(name, scale, seeds, ROWS[item])
     ]
+
+# %% ../nbs/library/14_plans.ipynb #finished
+def finished(jobs: Iterable[Job], results: str | Path) -> list[Result]:
+    """The results of those jobs that are done, each once."""
+    paths = {
+        result_path(job, results): None
+        for job in jobs
+        if is_done(job, results)
+    }
+    return [load_result(path) for path in paths]
+
+
+def finished_at(
+    scale: str, results: str | Path, photos: Sequence[str] = ()
+) -> list[Result]:
+    """All results of the paper's tables and figures at a scale.
+
+    Args:
+        scale: "smoke", "laptop" or "paper".
+        results: the folder of result files.
+        photos: what stands in for CIFAR-10, if not the usual.
+    """
+    seeds = range(100)  # more than anybody trains
+    on_photos = "table 3", "figure 4a"
+    jobs = [
+        job
+        for item in ROWS
+        for job in plan(
+            item, scale, seeds, photos if item in on_photos else ()
+        )
+    ]
+    return finished(jobs, results)

@@ -444,6 +444,17 @@ def test_the_layout_of_images_in_memory_does_not_matter(integer):
         assert torch.equal(augment.apply(same, params), views)
 
 
+def test_blocks_do_not_show_in_the_views(monkeypatch):
+    images = some_images(0, 50, 3, 16, 20)
+    augment = Augment.preset("paper", 16)
+    views, params = augment(images, seeded())
+    for images_in_a_block in (1, 7, 50):
+        numbers = images_in_a_block * images[0].numel()
+        monkeypatch.setattr("ciper.augment._BLOCK", numbers)
+        again = augment.apply(images, params)
+        assert_close(again, views, atol=1e-6, rtol=0)
+
+
 def test_n_views_at_once_are_independent_and_seeded():
     images = some_images(0, 3, 3, 16, 16)
     augment = Augment.preset("paper", 16)
@@ -493,6 +504,11 @@ REFUSED = {
 def test_bad_images_are_refused(message):
     with pytest.raises(ValueError, match=message):
         AUGMENT(REFUSED[message], seeded())
+
+
+def test_images_that_are_no_tensor_are_refused(without_shape_checks):
+    with pytest.raises(ValueError, match="a torch tensor, got ndarray"):
+        AUGMENT(np.zeros((2, 3, 8, 8), dtype=np.uint8), seeded())
 
 
 @pytest.mark.parametrize(

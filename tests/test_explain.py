@@ -312,6 +312,15 @@ def test_the_map_is_the_sum_of_layers_rescaled_as_a_whole():
     assert_close(saliency(encoder, classifier, images, classes), expected)
 
 
+def test_normalization_inside_the_encoder_draws_as_normalized_images():
+    encoder, classifier, images, classes = case(small(coordinates=False), 64)
+    trunk = nn.Sequential(encoder.trunk, encoder.pool, nn.Flatten())
+    normalized = (images - encoder.mean) / encoder.std
+    expected = saliency(trunk, classifier, normalized, classes)
+    maps = saliency(encoder, classifier, images, classes)
+    assert_close(maps, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_maps_lie_in_0_to_1_and_do_not_depend_on_the_batch():
     case_ = case(small(), 64, n=5)
     maps = saliency(*case_)
@@ -342,7 +351,10 @@ def test_a_silent_network_has_an_empty_map():
     [
         ({"images": torch.rand(3, 24, 24)}, r"\(n, c, h, w\).*\(3, 24, 24\)"),
         ({"images": torch.rand(0, 3, 24, 24)}, "with n > 0"),
-        ({"classes": torch.tensor([0, 1])}, r"one index an image, \(3,\), got"),
+        (
+            {"classes": torch.tensor([0, 1])},
+            r"one index an image, \(3,\), got",
+        ),
         ({"classes": torch.tensor([0, 1, 5])}, r"must be 0..4, got 5"),
         ({"classes": torch.tensor([0, -1, 1])}, r"must be 0..4, got -1"),
         ({"images": torch.full((3, 3, 24, 24), torch.nan)}, "got NaN"),
@@ -380,10 +392,18 @@ def test_mass_is_shared_by_hand():
 @pytest.mark.parametrize(
     ("maps", "mask", "message"),
     [
-        (torch.ones(1, 2, 2), torch.ones(1, 2, 3).bool(), r"both be \(n, h, w"),
+        (
+            torch.ones(1, 2, 2),
+            torch.ones(1, 2, 3).bool(),
+            r"both be \(n, h, w",
+        ),
         (torch.ones(2, 2), torch.ones(2, 2).bool(), r"both be \(n, h, w"),
         (-torch.ones(1, 2, 2), torch.ones(1, 2, 2).bool(), "finite and >= 0"),
-        (torch.full((1, 2, 2), torch.nan), torch.ones(1, 2, 2).bool(), "finite"),
+        (
+            torch.full((1, 2, 2), torch.nan),
+            torch.ones(1, 2, 2).bool(),
+            "finite",
+        ),
     ],
 )
 def test_bad_maps_are_refused(without_shape_checks, maps, mask, message):
@@ -399,7 +419,7 @@ def blobs(n=90, d=8):
 
 
 @pytest.mark.parametrize("method", ["pacmap", "pca"])
-def test_a_map_repeats_and_touches_no_random_state(method, capfd):
+def test_a_map_repeats_and_touches_no_random_state(method, caplog, capfd):
     if method == "pacmap":
         pytest.importorskip("pacmap")
     h, group = blobs()
@@ -414,7 +434,7 @@ def test_a_map_repeats_and_touches_no_random_state(method, capfd):
     np.random.seed(1)
     assert torch.equal(map_2d(h, method, seed=3).points, first.points)
     assert neighbor_share(first.points, group, "categorical").neighbors == 1
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "") and not caplog.records
 
 
 def test_the_seed_of_pacmap_matters():

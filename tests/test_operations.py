@@ -7,6 +7,7 @@ import torchvision.transforms.v2.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
+from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 
 from ciper.augment import Augment
@@ -130,6 +131,20 @@ def test_a_batch_is_its_images_one_by_one(operation):
     for i in range(12):
         view = operation.apply(images[i], params[i])
         assert_close(view, views[i], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("c", [1, 3])
+@pytest.mark.parametrize("at", ["cuda", "cpu"])
+def test_every_step_stays_on_the_device_of_the_images(c, at):
+    chain = Augment([*EVERY, *Augment.preset("paper", 12).operations])
+    k, o = len(chain.schema), len(chain.operations)
+    with FakeTensorMode():  # tensors without numbers, on a GPU nobody has
+        images = torch.empty(6, c, 16, 16, dtype=torch.uint8, device="cuda")
+        flags = torch.empty(6, o, dtype=torch.bool, device=at)
+        params = Params(torch.empty(6, k, device=at), flags, chain.schema)
+        views = chain.apply(images, params)
+        assert views.device.type == "cuda" and views.shape == (6, c, 12, 12)
+        assert params.vector(normalize=True).device.type == at
 
 
 def test_skipped_operations_change_nothing_and_record_the_identity():
