@@ -8,15 +8,9 @@ __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submod_attrs={
         "augment": ["Augment", "Params"],
-        "data": [
-            "AugmentedViews",
-            "Batch",
-            "Factor",
-            "ImageData",
-            "PartnerViews",
-            "load",
-            "split",
-        ],
+        "data": ["Factor", "ImageData", "split", "split_blocks"],
+        "views": ["AugmentedViews", "Batch", "PartnerViews"],
+        "datasets": ["load"],
         "models": ["Encoder", "predictor", "projector"],
         "losses": ["info_nce", "nt_xent", "predictive_loss"],
         "methods": ["CIPER", "ESSL", "METHODS", "Method", "Predictive", "SimCLR"],

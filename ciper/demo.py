@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 import ciper.render as turntable
 from . import draw
-from .data import POSE, ImageData, check_choice, load
+from .data import POSE, ImageData, check_choice
+from .datasets import load
 from .probe import embed, evaluate, fit_ridge
 from .results import run_result, save_result
 from .train import Recipe, Run, fit, recipe_at

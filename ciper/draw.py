@@ -21,14 +21,20 @@ COLORS = {
     "simclr": "#0072B2",
     "predictive": "#E69F00",
     "ciper": "#009E73",
+    "essl": "#CC79A7",
 }
 NAMES = {
     "random": "Random",
     "simclr": "SimCLR",
     "predictive": "Predictive",
     "ciper": "CIPER",
+    "essl": "E-SSL",
 }
-PARTS = {"contrastive": "contrastive loss", "predictive": "predictive loss"}
+PARTS = {
+    "contrastive": "contrastive loss",
+    "predictive": "predictive loss",
+    "rotation": "rotation loss",
+}
 
 
 def _bare(ax: Axes) -> None:
@@ -71,17 +77,23 @@ def loss_curves(histories: Mapping[str, list[dict[str, float]]]) -> Figure:
     Args:
         histories: for each method the `history` of its run.
     """
+    seen = {part for history in histories.values() for part in history[0]}
+    parts = [part for part in PARTS if part in seen]
     fig, axes = plt.subplots(
-        1, len(PARTS), figsize=(7.2, 2.6), layout="constrained"
+        1,
+        len(parts),
+        figsize=(3.6 * len(parts), 2.6),
+        squeeze=False,
+        layout="constrained",
     )
-    for ax, (part, label) in zip(axes, PARTS.items()):
+    for ax, part in zip(axes[0], parts):
         for method, history in histories.items():
             values = [epoch[part] for epoch in history if part in epoch]
             if values:
                 epochs = range(1, len(values) + 1)
                 style = dict(color=COLORS[method], label=NAMES[method])
                 ax.plot(epochs, values, "o-", markersize=3, **style)
-        ax.set(xlabel="epoch", ylabel=label)
+        ax.set(xlabel="epoch", ylabel=PARTS[part])
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.legend(frameon=False)
         _bare(ax)

@@ -6,7 +6,7 @@
 __all__ = ['CURVES', 'figure_1', 'figure_2', 'figure_3', 'figure_4a', 'figure_4b']
 
 # %% ../nbs/library/18_figures.ipynb #imports
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
@@ -21,7 +21,7 @@ from .data import ImageData
 from .draw import COLORS, NAMES
 from .explain import map_2d, neighbor_share, saliency
 from .models import predictor, projector
-from .plans import ALPHAS, OPERATIONS, object_masks
+from .plans import ALPHAS, OPERATIONS, neighbor_count, object_masks
 from .probe import embed, fit_linear
 from .results import Result
 from .tables import METRICS, shown_summaries
@@ -164,8 +164,9 @@ def figure_2(runs: Mapping[str, Run], test: ImageData) -> Figure:
 def _map_row(fig: Figure, row, name: str, run: Run, test: ImageData) -> None:
     points = map_2d(embed(run.encoder, test.images)).points
     labels, azimuth = test.labels, test.factors["azimuth"].values
-    share = neighbor_share(points, labels, "categorical")
-    gap = neighbor_share(points, azimuth, "circular", within=labels)
+    k = neighbor_count(labels)
+    share = neighbor_share(points, labels, "categorical", k)
+    gap = neighbor_share(points, azimuth, "circular", k, within=labels)
     style = dict(s=3, linewidths=0.1, edgecolors="#777777")
     row[0].scatter(*points.T, c=labels, cmap="tab20", **style)
     title = f"{name}: {share.neighbors:.0%} of neighbors share the object"
@@ -197,7 +198,7 @@ def figure_3(
         layout="constrained",
     )  # fmt: skip
     for ax, image, label in zip(axes[0], some.images, some.labels):
-        ax.imshow(image.permute(1, 2, 0))
+        ax.imshow(image.permute(1, 2, 0).numpy())
         ax.set_title(some.classes[label], fontsize=8)
     axes[0, 0].set_ylabel("image", fontsize=8)
     for row, (method, run) in zip(axes[1:], runs.items()):
@@ -214,9 +215,9 @@ def _maps(run: Run, train: ImageData, some: ImageData) -> Tensor:
     return saliency(run.encoder, classifier, some.images, some.labels)
 
 
-def _saliency_row(row: Sequence[Axes], maps: Tensor, masks: Tensor) -> None:
+def _saliency_row(row: Iterable[Axes], maps: Tensor, masks: Tensor) -> None:
     for ax, seen, mask in zip(row, maps, masks):
-        ax.imshow(seen, cmap="inferno", vmin=0)
+        ax.imshow(seen.numpy(), cmap="inferno", vmin=0)
         if mask.any():
             ax.contour(mask.float(), [0.5], colors="white", linewidths=0.8)
         ratio = seen[mask].mean() / seen.mean()
@@ -244,7 +245,7 @@ def figure_4a(results: Sequence[Result], data: Sequence[str]) -> Figure:
         colors = [COLORS["ciper"], *[COLORS["simclr"]] * 4][: len(found)]
         ax.bar(list(found), means, yerr=stds, color=colors, capsize=3)
         ax.set(xlabel="left out", ylabel="accuracy (%)", title=name)
-        ax.set_ylim(max(0, min(means) - 15))
+        ax.set_ylim(0, 100)
         ax.title.set_size(9)
         ax.spines[["top", "right"]].set_visible(False)
     return fig
@@ -265,6 +266,8 @@ def figure_4b(results: Sequence[Result], data: Sequence[str]) -> Figure:
     for ax, metric in zip(axes, CURVES):
         for color, name in zip(colors, data):
             here = [r for r in results if r.experiment == name]
+            if metric == "view_mse_steps" and _has_sessions(here):
+                continue
             _alpha_curve(ax, here, metric, name, color)
         ax.set(xlabel="alpha", ylabel=METRICS[metric].title)
         ax.set_xticks(range(len(ALPHAS)), [f"{a:g}" for a in ALPHAS])
@@ -284,3 +287,7 @@ def _alpha_curve(ax: Axes, results, metric: str, name: str, color) -> None:
         x, means, stds = zip(*points)
         ax.errorbar(x, means, stds, fmt="o-", ms=3, capsize=2, color=color,
                     label=name)  # fmt: skip
+
+
+def _has_sessions(results: Sequence[Result]) -> bool:
+    return any("session_accuracy" in r.metrics for r in results)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .data import Batch, check_choice
+from .data import check_choice
 from .losses import nt_xent, predictive_loss
 from .models import Encoder, predictor, projector, rotation_head
+from .views import Batch
 
 # %% ../nbs/library/06_methods.ipynb #method
 class Method(nn.Module):

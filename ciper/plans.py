@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEST_IMAGES', 'STAND_IN', 'ALPHAS', 'OPERATIONS', 'ROWS', 'DATA', 'Job', 'data_name', 'is_done', 'result_path',
-           'trained', 'test_images', 'look_inside', 'object_masks', 'saliency_scores', 'work', 'settings_of', 'jobs_of',
-           'data_of', 'plan', 'finished', 'finished_at']
+           'trained', 'test_images', 'look_inside', 'neighbor_count', 'object_masks', 'saliency_scores', 'work',
+           'settings_of', 'jobs_of', 'data_of', 'plan', 'finished', 'finished_at']
 
 # %% ../nbs/library/14_plans.ipynb #imports
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 import ciper.render as turntable
-from .data import POSE, ImageData, check_choice, load
+from .data import POSE, ImageData, check_choice
+from .datasets import load
 from .explain import mass_inside, mass_ratio, neighbor_share, saliency
 from .methods import METHODS
 from .probe import embed, evaluate, fit_linear
@@ -78,12 +79,14 @@ class Job:
         """Pixels to encode in training: what a run's time grows with."""
         r = self.recipe
         passes = 3 if r.method == "essl" else METHODS[r.method].passes
-        return float(passes * r.epochs * (r.images or 50_000) * r.size**2)
+        epochs = passes * r.epochs or 1  # without training: one look
+        return float(epochs * (r.images or 50_000) * r.size**2)
 
 
 def data_name(data: str) -> str:
     """What results on these data are filed under."""
-    return Path(data.removeprefix("folder:")).name
+    kind, _, rest = data.partition(":")
+    return Path(rest).name if kind in ("folder", "hf") else kind
 
 # %% ../nbs/library/14_plans.ipynb #done
 def is_done(job: Job, results: str | Path) -> bool:
@@ -121,7 +124,7 @@ def trained(job: Job, runs: str | Path, train: ImageData | None = None):
     return run
 
 # %% ../nbs/library/14_plans.ipynb #test-images
-TEST_IMAGES = {"smoke": 64, "laptop": 3000, "paper": 0}
+TEST_IMAGES = {"smoke": 256, "laptop": 3000, "paper": 0}
 
 
 def test_images(job: Job) -> ImageData:
@@ -137,8 +140,10 @@ def look_inside(
     """Numbers for Figures 2 and 3, as far as the data have the factors."""
     found, labels = {}, test.labels.cpu()
     h = embed(encoder, test.images)
-    k = min(10, int(labels.bincount(minlength=1).clamp(min=2).min()) - 1)
-    found["object_share"] = neighbor_share(h, labels, "categorical", k)[0]
+    k = neighbor_count(labels)
+    found["object_share"] = neighbor_share(
+        h, labels, "categorical", max(1, k)
+    )[0]
     if "azimuth" in test.factors and k > 0:
         azimuth = test.factors["azimuth"].values
         gap = neighbor_share(h, azimuth, "circular", k, within=labels)
@@ -147,15 +152,20 @@ def look_inside(
         found |= saliency_scores(encoder, train, test)
     return found
 
+
+def neighbor_count(labels: Tensor) -> int:
+    """10, or as many others as each image has of its own class."""
+    return min(10, int(labels.unique(return_counts=True)[1].min()) - 1)
+
 # %% ../nbs/library/14_plans.ipynb #saliency-scores
 def object_masks(data: ImageData) -> Tensor:
-    """Which pixels of Turntable's views show the object, (n, h, w)."""
+    """Which pixels of Turntable's views show the object, (n, h, w).
+
+    They are the same in every room, and the studio is the fastest to render.
+    """
     factors = [data.factors[name].values for name in ("object", *POSE)]
-    room = (
-        data.factors["session"].values if "session" in data.factors else None
-    )
     size = data.images.shape[-1]
-    return turntable.render(*factors, room, size, return_mask=True)[1]
+    return turntable.render(*factors, size=size, return_mask=True)[1]
 
 
 def saliency_scores(
@@ -194,9 +204,9 @@ _LAPTOP = {
     "digits": dict(size=16, images=1400, epochs=30),
 }
 _LAPTOP_PHOTOS = dict(size=32, images=20_000, epochs=30)
-_SMOKE = dict(size=16, images=64, epochs=1)
+_SMOKE = dict(size=16, images=192, epochs=1)
 _PAPER = {
-    "core50": dict(size=128, epochs=100, batch_size=64),
+    "core50": dict(data="core50:ciper", size=128, epochs=100, batch_size=64),
     "tdw": dict(size=64, epochs=100, batch_size=64),
 }
 
@@ -213,7 +223,7 @@ def jobs_of(
     data: str, scale: str, seeds: Iterable[int], rows: Sequence[dict]
 ) -> list[Job]:
     """A job for each seed and row, where a row is settings of a recipe."""
-    base = recipe_at(scale, data=data, **settings_of(data, scale))
+    base = recipe_at(scale, **{"data": data} | settings_of(data, scale))
     return [
         Job(replace(base, seed=seed, **row), scale)
         for seed in seeds

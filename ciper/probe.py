@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .data import POSE, ImageData
+from .data import POSE, ImageData, block_index
 
 # %% ../nbs/library/08_probe.ipynb #embed
 @torch.no_grad()
@@ -206,14 +206,22 @@ def evaluate_view(
 def session_accuracy(h: Float[Tensor, "n d"], data: ImageData) -> float:
     """Accuracy of a linear read-out of the session (paper 4.1).
 
-    Fitted on a random half of the embeddings of `data`, scored on the other.
+    Fitted on half of the embeddings of `data`, scored on the other: the first
+    and the second half of each clip of a film, or else two random halves.
     """
     session = data.factors["session"]
-    order = torch.randperm(len(h), generator=torch.Generator().manual_seed(0))
-    first, second = order.tensor_split(2)
+    first, second = _halves(data)
     y = session.values.cpu()
     classifier = fit_linear(h[first], y[first], len(session.levels))
     return accuracy(classifier, h[second], y[second])
+
+
+def _halves(data: ImageData) -> tuple[Int[Tensor, " a"], Int[Tensor, " b"]]:
+    """Of a film its clips cut in time, as neighboring frames are alike."""
+    if "frame" in data.factors:
+        return block_index(data, 0.5)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randperm(len(data), generator=generator).tensor_split(2)
 
 # %% ../nbs/library/08_probe.ipynb #evaluate
 def evaluate(

@@ -24,16 +24,11 @@ from torch import Tensor
 from tqdm.std import tqdm
 
 from .augment import Augment
-from ciper.data import (
-    AugmentedViews,
-    ImageData,
-    PartnerViews,
-    ViewSource,
-    check_choice,
-    load,
-)
+from .data import ImageData, check_choice
+from .datasets import load
 from .methods import METHODS, Method, build_method
 from .models import Encoder
+from .views import AugmentedViews, PartnerViews, ViewSource
 
 # %% ../nbs/library/07_train.ipynb #recipe
 @dataclass(frozen=True)

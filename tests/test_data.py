@@ -1,39 +1,24 @@
-"""What `ciper.data` promises: loaders, splits and sources of views."""
+"""What `ciper.data` promises: records, splits and pictures of data."""
 
-import math
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from torch.nn import functional as F
 
 from ciper import data as module
-from ciper.augment import Augment
 from ciper.data import (
-    AugmentedViews,
     Factor,
     ImageData,
-    PartnerViews,
-    load,
+    block_index,
+    check_choice,
     split,
+    split_blocks,
 )
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def write(path, color="red", size=(20, 12)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, color).save(path)
-
-
-@pytest.fixture
-def photos(tmp_path):
-    for i in range(5):
-        write(tmp_path / f"cat/{i}.png", (10 * i, 0, 0), (20 + i, 30))
-        write(tmp_path / f"dog/deep/{i}.jpg", (0, 10 * i, 0), (50, 9 + i))
-    return tmp_path
 
 
 def toy(kind="circular", levels=()):
@@ -48,83 +33,6 @@ def toy(kind="circular", levels=()):
     images = torch.arange(5, dtype=torch.uint8)[:, None, None, None]
     images = images.expand(5, 3, 8, 8).contiguous()
     return ImageData("toy", images, owner, ("x", "y"), factors, ("factor",))
-
-
-def test_a_folder_takes_its_classes_from_the_first_level(photos):
-    found = load(f"folder:{photos}", 16, "all", progress=False)
-    assert found.classes == ("cat", "dog")
-    assert found.labels.tolist() == [0] * 5 + [1] * 5
-    assert found.images.shape == (10, 3, 16, 16)
-
-
-def test_a_png_of_the_right_size_is_read_bit_for_bit(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "one.png")
-    found = load(f"folder:{tmp_path}", 16, "all", progress=False)
-    assert (found.images[0].permute(1, 2, 0).numpy() == pixels).all()
-
-
-def test_a_folder_of_train_and_test_is_split_as_it_says(tmp_path):
-    write(tmp_path / "train/cat/1.png")
-    write(tmp_path / "train/dog/1.png")
-    write(tmp_path / "test/dog/2.png")
-    test = load(f"folder:{tmp_path}", 8, "test", progress=False)
-    assert test.classes == ("cat", "dog")
-    assert test.labels.tolist() == [1]
-    assert len(load(f"folder:{tmp_path}", 8, "train", progress=False)) == 2
-    assert len(load(f"folder:{tmp_path}", 8, "all", progress=False)) == 3
-
-
-def test_an_unreadable_image_is_skipped_with_a_warning_that_names_it(photos):
-    (photos / "cat/bad.jpg").write_bytes(b"no image at all")
-    with pytest.warns(UserWarning, match=r"1 unreadable.*bad\.jpg; skipped"):
-        found = load(f"folder:{photos}", 16, "all", progress=False)
-    assert len(found) == 10
-
-
-def test_a_truncated_image_is_unreadable(photos):
-    whole = (photos / "dog/deep/4.jpg").read_bytes()
-    (photos / "dog/deep/4.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.warns(UserWarning, match=r"4\.jpg; skipped"):
-        assert len(load(f"folder:{photos}", 16, "all", progress=False)) == 9
-
-
-def test_strict_refuses_an_unreadable_image(photos):
-    (photos / "cat/bad.jpg").write_bytes(b"no image at all")
-    with pytest.raises(ValueError, match=r"unreadable.*bad\.jpg"):
-        load(f"folder:{photos}", 16, strict=True, progress=False)
-
-
-def test_a_folder_with_only_unreadable_images_is_refused(tmp_path):
-    (tmp_path / "bad.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match="unreadable"):
-        load(f"folder:{tmp_path}", progress=False)
-
-
-def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no images in .*looked for"):
-        load(f"folder:{tmp_path}", progress=False)
-
-
-def test_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        load(f"folder:{tmp_path / 'nowhere'}", progress=False)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("turntabel",), "did you mean 'turntable'"),
-        (("digits", 4), "at least 8 pixels, got 4"),
-        (
-            ("digits", 16, "tets"),
-            "unknown split 'tets'[:;] did you mean 'test'",
-        ),
-    ],
-)
-def test_load_says_what_it_expected(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        load(*arguments, progress=False)
 
 
 def test_splits_are_disjoint_whole_and_the_same_each_time():
@@ -150,97 +58,112 @@ def test_images_without_labels_for_each_are_refused(without_shape_checks):
         ImageData("x", images, torch.zeros(3).long(), ("a",))
 
 
-def test_rooms_are_split_by_session(tmp_path, monkeypatch):
-    monkeypatch.setenv("CIPER_CACHE", str(tmp_path))
-    monkeypatch.setattr(module, "_render", fake_render)
-    train = load("turntable-rooms", 8, "train", progress=False)
-    test = load("turntable-rooms", 8, "test", progress=False)
-    assert train.factors["session"].values.unique().tolist() == [0, 1]
-    assert test.factors["session"].values.unique().tolist() == [*range(2, 11)]
+def films(frames=300, clips=(4, 3), width=15):
+    """Clips of colored tiles, alike only within `width` frames."""
+    count = clips[0] * clips[1]
+    noise = torch.randn(count, 48, frames + width - 1, generator=generator())
+    walk = F.avg_pool1d(noise, width, 1).transpose(1, 2).reshape(-1, 3, 4, 4)
+    clip = torch.arange(count).repeat_interleave(frames)
+    frame = torch.arange(frames).repeat(count)
+    order = torch.randperm(len(clip), generator=generator(1))
+    names = tuple("abcdefgh")
+    factors = {
+        "object": Factor(clip // clips[1], "categorical", names[: clips[0]]),
+        "session": Factor(clip % clips[1], "categorical", names[: clips[1]]),
+        "frame": Factor(frame, "continuous", unit="frame"),
+    }
+    images = (128 + 150 * walk).clamp(0, 255).byte()
+    labels = factors["object"].values
+    data = ImageData("films", images, labels, names[: clips[0]], factors)
+    return data.subset(order)
 
 
-def fake_render(grid, room, size, progress):
-    return torch.zeros(len(grid["object"]), 3, size, size, dtype=torch.uint8)
+def session_of_the_nearest(train, test):
+    x, y = (part.images.flatten(1).float() for part in (train, test))
+    known, asked = (p.factors["session"].values for p in (train, test))
+    return (known[torch.cdist(y, x).argmin(1)] == asked).float().mean()
 
 
-def test_a_damaged_cache_is_made_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("CIPER_CACHE", str(tmp_path))
-    monkeypatch.setattr(module, "_render", fake_render)
-    load("turntable", 8, progress=False)
-    (path,) = tmp_path.glob("turntable-8-*.safetensors")
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.warns(UserWarning, match="made again"):
-        load("turntable", 8, progress=False)
-    assert path.read_bytes() == whole
+def test_a_random_split_of_films_leaks_what_blocks_do_not():
+    data = films()  # no session has a look of its own: chance is 1/3
+    assert session_of_the_nearest(*split(data, 0.5)) > 0.95
+    assert session_of_the_nearest(*split_blocks(data, 0.5)) < 0.45
 
 
-def test_a_render_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setenv("CIPER_CACHE", str(tmp_path))
-
-    def fails(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "_render", fails)
-    with pytest.raises(KeyboardInterrupt):
-        load("turntable", 8, progress=False)
-    assert not list(tmp_path.iterdir())
+def test_blocks_cut_every_clip_once_in_time():
+    data = films(frames=10)
+    first, second = split_blocks(data, 0.3)
+    assert (len(first), len(second)) == (36, 84)
+    assert first.factors["frame"].values.max() == 2
+    assert second.factors["frame"].values.min() == 3
 
 
-def test_a_circular_change_is_cosine_and_sine_of_the_turn():
-    source = PartnerViews(toy())
-    change = source._change(torch.tensor([0]), torch.tensor([1]))
-    turn = math.radians(20)
-    expected = torch.tensor([[math.cos(turn), math.sin(turn)]])
-    torch.testing.assert_close(change, expected, atol=1e-6, rtol=0)
-    assert source.names == ("factor (cos)", "factor (sin)")
-    assert source.classes == (0, 0)
+def test_blocks_follow_the_rank_of_a_frame_and_not_its_number():
+    data = films(frames=10)
+    kept = data[data.factors["frame"].values >= 6]
+    first, second = block_index(kept, 0.5)
+    frame = kept.factors["frame"].values
+    assert frame[first].unique().tolist() == [6, 7]
+    assert frame[second].unique().tolist() == [8, 9]
 
 
-def test_a_continuous_change_is_a_difference():
-    source = PartnerViews(toy("continuous"))
-    change = source._change(torch.tensor([1]), torch.tensor([2]))
-    assert change.tolist() == [[80.0]]
+def test_blocks_need_frames():
+    with pytest.raises(ValueError, match="no factor 'frame'"):
+        block_index(toy(), 0.5)
 
 
-def test_a_categorical_target_is_the_class_of_the_partner():
-    source = PartnerViews(toy("categorical"))
-    assert source.classes == (3,)
-    change = source._change(torch.tensor([0]), torch.tensor([2]))
-    assert change.tolist() == [[2.0]]
+def test_blocks_with_an_empty_part_are_refused():
+    with pytest.raises(ValueError, match="leaves a part empty"):
+        block_index(films(frames=4), 1.0)
 
 
-def test_partners_are_others_of_the_same_object_drawn_uniformly():
-    whole, n = toy(), 20_000
-    source = PartnerViews(whole)
-    index = torch.arange(5).repeat(n)
-    partner = source.companions.draw(index, generator())
-    owner = whole.factors["object"].values
-    assert (partner != index).all()
-    assert torch.equal(owner[partner], owner[index])
-    counts = torch.bincount(partner[index == 0], minlength=5)
-    assert abs(counts[1].item() - n / 2) < 4 * math.sqrt(n / 4)
+def test_a_number_indexes_an_image_with_its_label():
+    image, label = toy()[3]
+    assert image.unique().tolist() == [3] and label == 1
 
 
-def test_an_object_with_one_image_has_no_partner():
-    with pytest.raises(ValueError, match="only one image"):
-        PartnerViews(toy().subset(torch.tensor([0, 1, 2, 3])))
+def test_data_can_be_iterated_like_a_dataset_of_torch():
+    assert [label for _, label in toy()] == [0, 0, 0, 1, 1]
 
 
-def test_data_without_partners_are_refused():
-    with pytest.raises(ValueError, match="no partner views"):
-        PartnerViews(load("digits", 16))
+@pytest.mark.parametrize(
+    "index",
+    [
+        slice(1, 4),
+        [1, 2, 3],
+        torch.tensor([1, 2, 3]),
+        torch.tensor([False, True, True, True, False]),
+    ],
+)
+def test_all_else_indexes_a_subset(index):
+    some = toy()[index]
+    assert some.images[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert some.factors["factor"].values.tolist() == [10.0, 90.0, 0.0]
 
 
-def test_the_targets_of_a_view_are_the_parameters_that_made_it():
-    augment = Augment.preset("paper", size=16)
-    data = load("digits", 16)
-    index = torch.arange(9)
-    batch = AugmentedViews(augment)(data, index, generator(3))
-    g = generator(3)
-    for view, r in zip(batch.views, batch.targets):
-        again, params = augment(data.images[index], generator=g)
-        assert torch.equal(view, again)
-        assert torch.equal(r, params.vector())
-    assert batch.targets[0].shape == (9, 10)
-    assert torch.equal(batch.anchor, data.images[index] / 255)
+def test_a_notebook_shows_images_and_a_row_for_each_factor():
+    shown = films()._repr_html_()
+    assert 'src="data:image/png;base64,iVBOR' in shown and "alt=" in shown
+    assert shown.count("<tr>") == 4
+    assert "<td>0 to 299 frame</td>" in shown
+
+
+def test_names_in_a_picture_are_escaped():
+    data = replace(toy(), name="<b>")
+    assert "&lt;b&gt;" in data._repr_html_()
+
+
+def test_data_move_to_the_cpu_without_a_copy():
+    data = toy()
+    assert data.to("cpu").images.data_ptr() == data.images.data_ptr()
+
+
+def test_images_too_many_for_a_gpu_stay_where_they_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 1000))
+    images = toy().images
+    assert module._moved(images, "cuda") is images
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'test'"):
+        check_choice("split", "tets", ("train", "test"))

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from ciper.data import Batch
 from ciper.losses import nt_xent, predictive_loss
 from ciper.methods import METHODS, build_method
-from ciper.models import Encoder
+from ciper.models import Encoder, rotation_head
+from ciper.views import Batch
 
 NARROW = dict(projector_width=16, predictor_width=16)
 
@@ -96,3 +96,94 @@ def test_a_method_says_what_it_expected(name, settings, message):
 def test_a_predictor_without_targets_is_refused():
     with pytest.raises(ValueError, match="a predictor needs targets"):
         build_method("ciper", Encoder(width=0.125))
+
+
+# E-SSL
+
+
+@pytest.fixture
+def with_small(batch):
+    g = torch.Generator().manual_seed(1)
+    return batch._replace(small=torch.rand(6, 3, 8, 8, generator=g))
+
+
+def test_the_total_of_essl_is_its_contrastive_and_rotation_losses(with_small):
+    method = make("essl", temperature=0.2).eval()
+    total, parts = method.loss(with_small)
+    z1, z2 = (method.projector(method.encoder(x)) for x in with_small.views)
+    contrastive = nt_xent(z1, z2, 0.2)
+    losses = []  # one image and rotation at a time
+    for x in with_small.small:
+        for quarters in range(4):
+            turned = torch.rot90(x, quarters, (1, 2))[None]
+            logits = method.rotation_head(method.encoder(turned))
+            losses.append(-logits.log_softmax(1)[0, quarters])
+    rotation = torch.stack(losses).mean()
+    torch.testing.assert_close(parts["contrastive"], contrastive)
+    torch.testing.assert_close(parts["rotation"], rotation)
+    torch.testing.assert_close(total, contrastive + 0.4 * rotation)
+
+
+def test_small_views_are_turned_by_the_number_of_quarters():
+    one = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).expand(1, 3, 2, 2)
+    turned, quarters = make("essl").turn(one)
+    assert quarters.tolist() == [0, 1, 2, 3]
+    assert turned[:, 0].tolist() == [
+        [[1, 2], [3, 4]],
+        [[2, 4], [1, 3]],
+        [[4, 3], [2, 1]],
+        [[3, 1], [4, 2]],
+    ]
+
+
+def test_every_small_view_is_turned_all_four_ways(with_small):
+    turned, quarters = make("essl").turn(with_small.small)
+    back = [x.rot90(-int(k), (1, 2)) for x, k in zip(turned, quarters)]
+    assert torch.equal(torch.stack(back), with_small.small.repeat(4, 1, 1, 1))
+    assert quarters.bincount().tolist() == [6, 6, 6, 6]
+
+
+def test_gradients_of_essl_reach_the_encoder_and_both_heads(with_small):
+    method = make("essl")
+    method.loss(with_small)[0].backward()
+    assert reached(method.encoder)
+    assert reached(method.projector)
+    assert reached(method.rotation_head)
+
+
+@pytest.mark.parametrize("name", ["simclr", "predictive", "ciper", "essl"])
+def test_a_method_encodes_as_many_images_as_its_cost_says(name, with_small):
+    method, seen = make(name), []
+    method.encoder.register_forward_hook(lambda m, i, o: seen.append(len(o)))
+    method.loss(with_small)
+    assert sum(seen) == METHODS[name].passes * len(with_small.anchor)
+
+
+def test_essl_costs_six_and_alone_asks_for_small_views():
+    assert METHODS["essl"].passes == 6
+    assert [name for name, method in METHODS.items() if method.small] == [
+        "essl"
+    ]
+
+
+def test_essl_without_small_views_is_refused(batch):
+    with pytest.raises(ValueError, match="needs small views: use views='im"):
+        make("essl").loss(batch)
+
+
+def test_an_undecided_rotation_head_loses_log_4(with_small):
+    method = make("essl")
+    for p in method.rotation_head[-1].parameters():
+        torch.nn.init.zeros_(p)
+    rotation = method.loss(with_small)[1]["rotation"]
+    torch.testing.assert_close(rotation, torch.tensor(4.0).log())
+
+
+def test_the_rotation_head_has_three_layers_and_two_normalizations():
+    head = rotation_head(128, 64)
+    layers = [m for m in head if isinstance(m, torch.nn.Linear)]
+    widths = [(m.in_features, m.out_features) for m in layers]
+    assert widths == [(128, 64), (64, 64), (64, 4)]
+    kinds = [type(m).__name__ for m in head]
+    assert kinds == 2 * ["Linear", "LayerNorm", "ReLU"] + ["Linear"]
+    assert rotation_head(9)[0].out_features == 2048

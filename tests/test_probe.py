@@ -5,18 +5,22 @@ import math
 import numpy as np
 import pytest
 import torch
+from invented import Reader, turning
 from sklearn.metrics import r2_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
+from ciper import probe as module
 from ciper.probe import (
     accuracy,
     embed,
+    evaluate,
     evaluate_view,
     fit_linear,
     fit_ridge,
     knn_accuracy,
     r_squared,
+    session_accuracy,
 )
 
 
@@ -425,3 +429,67 @@ def test_embeddings_that_are_not_finite_are_refused(clusters, value):
 def test_no_embeddings_are_refused():
     with pytest.raises(ValueError, match="one target a row, got 0, 0"):
         fit_linear(torch.zeros(0, 3), torch.zeros(0).long(), 2)
+
+
+# session
+
+
+def one_hot(y, classes):
+    return nn.functional.one_hot(y, classes).float()
+
+
+def test_an_embedding_that_holds_the_session_reads_it():
+    data = turning(sessions=4)
+    session = data.factors["session"].values
+    assert session_accuracy(one_hot(session, 4), data) == 1.0
+    wrong = turning(sessions=4).factors["session"].values.flip(0)
+    assert session_accuracy(one_hot(wrong, 4), data) == 1.0  # 3 - session
+
+
+def test_the_session_is_scored_on_images_that_were_not_fitted_on():
+    """What knows every image by heart knows nothing of the other half."""
+    data = turning(objects=8, sessions=4)
+    by_heart = torch.eye(len(data))
+    assert session_accuracy(by_heart, data) < 0.4
+    session = data.factors["session"].values
+    fitted = fit_linear(by_heart, session, 4)
+    assert accuracy(fitted, by_heart, session) == 1.0
+
+
+def test_the_session_is_fitted_on_half_the_images_and_scored_on_the_rest(
+    monkeypatch,
+):
+    data, fitted, scored = turning(sessions=4), [], []
+    h = torch.arange(float(len(data)))[:, None]
+    monkeypatch.setattr(module, "fit_linear", lambda x, *_: fitted.append(x))
+    monkeypatch.setattr(
+        module, "accuracy", lambda c, x, y: scored.append(x) or 0.5
+    )
+    session_accuracy(h, data)
+    assert len(fitted[0]) == len(scored[0]) == len(data) // 2
+    assert torch.equal(torch.cat(fitted + scored).sort(0).values, h)
+    assert not torch.equal(fitted[0], h[: len(h) // 2])  # at random
+
+
+def test_an_embedding_without_the_session_is_at_chance(g):
+    data = turning(objects=8, sessions=4)
+    h = torch.randn(len(data), 4, generator=g)
+    assert abs(session_accuracy(h, data) - 1 / 4) < 0.1
+
+
+def test_evaluate_reads_the_session_off_the_test_images_alone():
+    train, test = turning(), turning(sessions=4)
+    metrics = evaluate(Reader(), train, test)
+    assert metrics.keys() == {
+        "linear_accuracy",
+        "knn_accuracy",
+        "session_accuracy",
+    }
+    assert metrics["linear_accuracy"] == metrics["knn_accuracy"] == 1.0
+    expected = session_accuracy(embed(Reader(), test.images), test)
+    assert metrics["session_accuracy"] == expected
+
+
+def test_evaluate_has_no_session_accuracy_without_sessions():
+    metrics = evaluate(Reader(), turning(sessions=4), turning())
+    assert metrics.keys() == {"linear_accuracy", "knn_accuracy"}

@@ -12,7 +12,7 @@ GRADIENTS = """
 import copy
 import torch
 from lightning_fabric import Fabric
-from ciper.data import Batch
+from ciper.views import Batch
 from ciper.methods import CIPER
 from ciper.train import gather_rows
 
@@ -50,7 +50,7 @@ FIT = """
 import sys
 import torch
 from lightning_fabric import Fabric
-from ciper.data import load
+from ciper.datasets import load
 from ciper.train import fit, recipe_at
 
 recipe = recipe_at("smoke", data="digits", size=16)

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ciper import ImageData
 from ciper import train as module
-from ciper.data import AugmentedViews, load
+from ciper.datasets import load
 from ciper.methods import SimCLR
 from ciper.train import Monitor, Recipe, cosine, fit, load_run, recipe_at
+from ciper.views import AugmentedViews
 
 
 @pytest.fixture(scope="module")
@@ -256,3 +258,120 @@ def test_an_unknown_scale_is_refused():
         ValueError, match="unknown scale 'lptop'[:;] did you mean"
     ):
         recipe_at("lptop")
+
+
+# what a recipe trains on, and the views it takes
+
+
+@pytest.mark.parametrize(
+    ("without", "gone"),
+    [
+        ("crop", {"x", "y", "height", "width"}),
+        ("flip", {"flip"}),
+        ("jitter", {"brightness", "contrast", "saturation", "hue"}),
+        ("grayscale", {"grayscale"}),
+    ],
+)
+def test_an_operation_left_out_is_in_no_view_and_no_target(
+    recipe, digits, without, gone
+):
+    whole = module.view_source(recipe, digits)
+    part = module.view_source(replace(recipe, without=without), digits)
+    assert len(whole.names) == 10
+    assert set(whole.names) - set(part.names) == gone
+    assert list(part.names) == [n for n in whole.names if n not in gone]
+    heads = module.build(replace(recipe, without=without), part.classes)
+    assert heads.predictor[-1].out_features == 10 - len(gone)
+
+
+def test_only_without_grayscale_no_view_is_gray(recipe):
+    """A fifth of the views of a red image are gray otherwise."""
+    red = torch.zeros(500, 3, 16, 16, dtype=torch.uint8)
+    red[:, 0], red[:, 1] = 200, 80
+    data = ImageData("red", red, torch.zeros(500).long(), ("red",))
+    shares = []
+    for without in ("grayscale", "flip"):
+        source = module.view_source(replace(recipe, without=without), data)
+        generator = torch.Generator().manual_seed(0)
+        x, _ = source(data, torch.arange(500), generator).views
+        gray = (x.amax(1) - x.amin(1)).amax((1, 2)) < 1e-4
+        shares.append(gray.float().mean().item())
+    assert shares[0] == 0
+    assert shares[1] == pytest.approx(0.2, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"without": "flipp"}, "no operation 'flipp', expected one of crop"),
+        ({"images": 5000}, "cannot draw 5000 of 1438 images"),
+        ({"images": -1}, "images must be >= 0, got -1"),
+    ],
+)
+def test_an_impossible_selection_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        recipe = recipe_at("smoke", data="digits", size=16, **settings)
+        fit(recipe, progress=False)
+
+
+def test_a_recipe_trains_on_as_many_images_as_it_says(recipe):
+    whole = module.training_images(recipe, False)
+    some = module.training_images(replace(recipe, images=100), False)
+    again = module.training_images(replace(recipe, images=100, seed=7), False)
+    assert (len(whole), len(some)) == (1438, 100)
+    assert torch.equal(some.images, again.images)  # other seeds, same images
+    place = {
+        image.numpy().tobytes(): i for i, image in enumerate(whole.images)
+    }
+    found = [place[image.numpy().tobytes()] for image in some.images]
+    assert torch.equal(whole.labels[found], some.labels)
+    assert found != sorted(found)  # not the first ones
+    assert torch.equal(whole.sample(100).images, some.images)
+
+
+def test_fit_draws_the_images_of_the_recipe_itself(recipe):
+    short = replace(recipe, images=64, epochs=1)
+    given = run(short, module.training_images(short, False))
+    assert_same_weights(run(short, None), given)
+
+
+def test_essl_gets_a_small_view_of_every_anchor(recipe, digits):
+    source = module.view_source(replace(recipe, method="essl"), digits)
+    index = torch.arange(5)
+    batch = source(digits, index, torch.Generator().manual_seed(0))
+    assert batch.small.shape == (5, 3, 8, 8)
+    assert batch.views[0].shape == (5, 3, 16, 16)
+    assert 0 <= batch.small.min() < batch.small.max() <= 1
+    flat = batch.small.flatten(1)
+    assert not torch.equal(flat[0], flat[1])
+
+
+@pytest.mark.parametrize("method", ["simclr", "predictive", "ciper"])
+def test_other_methods_get_no_small_view(recipe, digits, method):
+    source = module.view_source(replace(recipe, method=method), digits)
+    generator = torch.Generator().manual_seed(0)
+    assert source(digits, torch.arange(5), generator).small is None
+
+
+def test_essl_sees_the_views_that_simclr_sees(recipe, digits):
+    one, other = (
+        module.view_source(replace(recipe, method=name), digits)(
+            digits, torch.arange(9), torch.Generator().manual_seed(0)
+        )
+        for name in ("simclr", "essl")
+    )
+    assert all(torch.equal(a, b) for a, b in zip(one.views, other.views))
+
+
+def test_essl_trains_both_of_its_losses(recipe, digits):
+    done = run(replace(recipe, method="essl", epochs=2), digits)
+    first, last = done.history
+    assert {"contrastive", "rotation"} <= first.keys()
+    assert 0 < last["rotation"] < first["rotation"] < 2 * math.log(4)
+
+
+def test_essl_on_dataset_views_is_refused(recipe):
+    turning = replace(recipe, data="turntable", views="dataset")
+    data = module.training_images(replace(turning, images=600), False)
+    with pytest.raises(ValueError, match="essl needs small views"):
+        run(replace(turning, method="essl"), data)

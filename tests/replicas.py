@@ -1,0 +1,93 @@
+"""Small trees of generated images in the layouts of published archives."""
+
+import hashlib
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ciper.folders import Core50Layout, TDWLayout
+
+SMALL_CORE50 = Core50Layout(frames=(12,) * 11, objects=6)
+SMALL_TDW = TDWLayout(
+    objects=("cup", "comb"),
+    distance=(0.3, 0.4),
+    elevation=(10.0, 20.0, 30.0),
+    azimuth=(0.0, 90.0, 180.0, 270.0),
+)
+
+
+def picture(path, seed, size=8):
+    """A small image, a function of its seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3))
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def core50(root, layout=SMALL_CORE50, size=8):
+    """core50_32x32/s1/o1/C_01_01_000.png and so on."""
+    home = root / "core50_32x32"
+    for s, frames in enumerate(layout.frames, 1):
+        for k in range(frames):
+            o, i = k % layout.objects + 1, k // layout.objects
+            name = f"s{s}/o{o}/C_{s:02}_{o:02}_{i:03}.png"
+            picture(home / name, (s, o, i), size)
+    return home
+
+
+def tdw(root, layout=SMALL_TDW):
+    """spherical_photoreal_64x64_DoF/train/00000.png and so on."""
+    home = root / "spherical_photoreal_64x64_DoF"
+    for part in ("train", "test"):
+        for i in range(len(layout.factors()["object"].values)):
+            picture(home / part / f"{i:05}.png", (i, len(part)))
+    return home
+
+
+def zipped(folder):
+    """The folder as a zip archive beside it, like the published ones."""
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, file.relative_to(folder.parent))
+    return path
+
+
+def md5(path):
+    return hashlib.md5(Path(path).read_bytes()).hexdigest()
+
+
+def cifar(home, files, meta, key, labels, monkeypatch, kind):
+    """The pickled batches of CIFAR, with their checksums in torchvision."""
+    home.mkdir(parents=True)
+    draw, sums = np.random.default_rng(0), {}
+    for name in files:
+        pixels = draw.integers(0, 256, (4, 3072)).astype(np.uint8)
+        batch = {"data": pixels, labels: [0, 1, 0, 1]}
+        (home / name).write_bytes(pickle.dumps(batch))
+        sums[name] = md5(home / name)
+    (home / meta).write_bytes(pickle.dumps({key: ["cat", "dog"]}))
+    lists = [[name, sums[name]] for name in files]
+    monkeypatch.setattr(kind, "train_list", lists[:-1])
+    monkeypatch.setattr(kind, "test_list", lists[-1:])
+    about = {"filename": meta, "key": key, "md5": md5(home / meta)}
+    monkeypatch.setattr(kind, "meta", about)
+
+
+def stl10(home, monkeypatch, kind):
+    """The binary files of STL-10, with their checksums in torchvision."""
+    home.mkdir(parents=True)
+    draw, lists = np.random.default_rng(0), {}
+    for part in ("train", "test"):
+        pixels = draw.integers(0, 256, (3, 3, 96, 96)).astype(np.uint8)
+        (home / f"{part}_X.bin").write_bytes(pixels.tobytes())
+        (home / f"{part}_y.bin").write_bytes(bytes([1, 2, 1]))
+        names = [f"{part}_X.bin", f"{part}_y.bin"]
+        lists[part] = [[name, md5(home / name)] for name in names]
+    (home / "class_names.txt").write_text("airplane\nbird\n")
+    names = ["class_names.txt", md5(home / "class_names.txt")]
+    monkeypatch.setattr(kind, "train_list", [*lists["train"], names])
+    monkeypatch.setattr(kind, "test_list", lists["test"])

@@ -1,0 +1,276 @@
+"""The commands table, figure and claims, at smoke scale in this process."""
+
+import json
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import pytest
+from invented import result
+from PIL import Image
+from rich.console import Console
+
+from ciper import cli, figures, plans
+from ciper.explain import map_2d
+from ciper.plans import plan
+from ciper.results import save_result
+
+
+def ciper(*arguments):
+    """Run the command; its exit code and everything it printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        console = Console(width=400, record=True, file=sys.stdout)
+        patch.setattr(cli, "console", console)
+        patch.setattr(sys, "argv", ["ciper", *map(str, arguments)])
+        patch.setattr(warnings, "showwarning", warnings.showwarning)
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    plt.close("all")
+    return SimpleNamespace(code=end.value.code or 0, out=console.export_text())
+
+
+def files(folder):
+    return {p: p.read_bytes() for p in Path(folder).rglob("*.json")}
+
+
+def row(out, name):
+    """A row of the printed table."""
+    (line,) = (x for x in out.splitlines() if x.strip().startswith(name))
+    return line
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def fit(*_, **__):
+        raise AssertionError("nothing should be trained")
+
+    monkeypatch.setattr(plans, "fit", fit)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Without what only Figures 2 and 3 show."""
+    monkeypatch.setattr(plans, "look_inside", lambda *_: {})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("paper")
+
+
+@pytest.fixture(scope="module")
+def where(home):
+    return ["--results", home / "results", "--runs", home / "runs"]
+
+
+@pytest.fixture(scope="module")
+def table_2(where):
+    """The command's output; its files stay for the other tests."""
+    few = partial(plans.saliency_scores, count=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "saliency_scores", few)
+        return ciper("table", 2, "--scale", "smoke", "--seeds", 1, *where)
+
+
+DIGITS = ["--scale", "smoke", "--seeds", 1, "--data", "digits"]
+
+
+# tables
+
+
+def test_table_1_needs_no_training(no_training):
+    done = ciper("table", 1)
+    assert done.code == 0
+    lines = [" ".join(line.split()) for line in done.out.splitlines()]
+    assert "crop 1 height continuous 0 to 1 1 of image" in lines
+    assert "flip 0.8 flip binary 0 to 1 0" in lines
+    assert "grayscale 0.2 grayscale binary 0 to 1 0" in lines
+
+
+def test_table_2_is_trained_and_shown_beside_the_papers(table_2, home):
+    assert table_2.code == 0
+    assert "10 finished" in table_2.out
+    found = files(home / "results")
+    assert len(found) == 10
+    for path, content in found.items():
+        metrics = json.loads(content)["metrics"]
+        shown = f"{100 * metrics['linear_accuracy']:.4g}"[:4]
+        assert shown in table_2.out, path
+        assert ("session_accuracy" in metrics) == ("rooms" in str(path))
+        assert ("mass_inside" in metrics) == (
+            "dataset" in path.name or "random" in path.name
+        )
+    for name, number in {
+        "Random encoder": "18.44 ± 10.01",
+        "SimCLR, image views": "40.88 ± 1.38",
+        "CIPER, dataset views": "6.48 ± 0.15",
+    }.items():
+        assert number in row(table_2.out, name)
+
+
+def test_each_row_of_table_2_shows_its_own_results(table_2, home):
+    for name, label in {
+        "Random encoder": "random",
+        "SimCLR, dataset views": "simclr-dataset",
+        "CIPER, image views": "ciper-image",
+    }.items():
+        path = home / f"results/turntable/smoke/{label}-0.json"
+        error = json.loads(path.read_text())["metrics"]["view_mse_steps"]
+        digits = 4 - len(str(int(error)))
+        assert f"{error:.{digits}f} (1)" in row(table_2.out, name)
+
+
+def test_again_trains_nothing(table_2, where, home, no_training):
+    before = files(home)
+    again = ciper("table", 2, "--scale", "smoke", "--seeds", 1, *where)
+    assert again.code == 0
+    assert "finished" not in again.out
+    assert again.out.strip() in table_2.out  # all but the report
+    assert files(home) == before
+
+
+def test_a_failing_training_leaves_the_others_results(tmp_path, monkeypatch):
+    real = plans.fit
+
+    def fails(recipe, *arguments, **options):
+        if recipe.method == "predictive":
+            raise FloatingPointError("the predictive loss is not finite")
+        return real(recipe, *arguments, **options)
+
+    where = ["--results", tmp_path / "results", "--runs", tmp_path / "runs"]
+    with monkeypatch.context() as patch:
+        patch.setattr(plans, "fit", fails)
+        done = ciper("table", 3, *DIGITS, *where)
+    assert done.code == 1
+    assert "4 finished, 1 failed" in done.out
+    assert "digits/smoke/predictive-image-0: FloatingPointError" in done.out
+    names = {path.stem for path in files(tmp_path / "results")}
+    rows = {"random", "simclr-image", "ciper-image", "essl-image"}
+    assert names == {f"{row}-0" for row in rows}
+    before = files(tmp_path / "results")
+    again = ciper("table", 3, *DIGITS, *where)
+    assert again.code == 0
+    assert "1 finished, 4 done before" in again.out
+    assert files(tmp_path / "results").items() > before.items()
+    assert "6× (" in row(again.out, "E-SSL, image views")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["table", 4], "unknown table '4': did you mean"),
+        (["table", "2b"], "unknown table '2b': did you mean '2'"),
+        (["table", 2, "--data", "digits"], "table 2 has data of its own"),
+        (["figure", "4"], "unknown figure '4': did you mean"),
+        (["figure", 5], "unknown figure '5'"),
+        (["table", 2, "--scale", "smke"], "did you mean 'smoke'"),
+        (["figure", 2, "--scale", "smke"], "did you mean 'smoke'"),
+        (["claims", "--scale", "smke"], "did you mean 'smoke'"),
+        (["table", 3, "--data", "digist"], "did you mean 'digits'"),
+        (["table", 2, "--seeds", 0], "--seeds"),
+        (["table", 3, *DIGITS, "--engine", "rya"], "must be local or ray"),
+        (["table"], "NUMBER"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line_with_code_2(
+    arguments, message, tmp_path, capsys, no_training, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    done = ciper(*arguments)
+    assert done.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("ciper: error: ")
+    assert message.lower() in line.lower()
+    assert not list(tmp_path.iterdir())
+
+
+# figures
+
+
+def picture(path):
+    with Image.open(path) as image:
+        low, high = image.convert("L").getextrema()
+        assert high - low > 100
+        return image.size
+
+
+def test_figure_1_is_drawn_without_training(tmp_path, no_training):
+    out = tmp_path / "overview.png"
+    done = ciper("figure", 1, "--out", out)
+    assert (done.code, picture(out)) == (0, (1080, 690))
+    assert f"drawn in {out}" in done.out
+
+
+@pytest.mark.parametrize("number", ["2", "3"])
+def test_figures_2_and_3_take_the_encoders_of_table_2(
+    number, table_2, where, home, monkeypatch, no_training
+):
+    monkeypatch.setattr(figures, "map_2d", lambda h: map_2d(h, "pca"))
+    monkeypatch.chdir(home)
+    done = ciper("figure", number, "--scale", "smoke", *where)
+    assert done.code == 0
+    assert picture(home / f"figure-{number}.png")[0] == 1080
+
+
+def test_figure_4b_trains_the_weights_that_table_2_has_not(
+    table_2, where, home, quick
+):
+    out = home / "alpha.png"
+    options = ["--data", "turntable", "--scale", "smoke", "--seeds", 1]
+    done = ciper("figure", "4b", "--out", out, *options, *where)
+    assert done.code == 0
+    assert "5 finished, 1 done before" in done.out
+    assert picture(out)[0] == 1080
+
+
+def test_figure_4a_draws_one_bar_for_each_operation_left_out(
+    tmp_path, monkeypatch
+):
+    where = ["--results", tmp_path / "results", "--runs", tmp_path / "runs"]
+    monkeypatch.chdir(tmp_path)
+    done = ciper("figure", "4a", *DIGITS, *where)
+    assert done.code == 0
+    assert "5 finished" in done.out
+    assert picture("figure-4a.png")[0] > 600
+
+
+# claims
+
+
+def test_the_claims_are_judged_by_the_results_there_are(tmp_path):
+    for job in plan("table 3", "smoke", range(3), ["digits"]):
+        seed, better = job.recipe.seed, job.recipe.method == "ciper"
+        value = 0.8 + 0.01 * seed**2 + 0.05 * better + 0.001 * seed * better
+        save_result(result(job, linear_accuracy=value), tmp_path)
+    options = ["--scale", "smoke", "--results", tmp_path]
+    done = ciper("claims", *options)
+    assert done.code == 0
+    (line,) = (x for x in done.out.splitlines() if "CIPER improves" in x)
+    assert "digits" in line and " holds " in line
+    assert "92.2 ± 0.3, 91.7 ± 0.1" in line
+    (line,) = (x for x in done.out.splitlines() if "still better" in x)
+    assert "does not hold" in line
+    assert "Dataset augmentations" not in done.out
+    other = ciper("claims", *options, "--data", "turntable")
+    assert "CIPER improves" not in other.out
+
+
+def test_claims_without_results_are_an_empty_table(tmp_path, no_training):
+    done = ciper("claims", "--scale", "smoke", "--results", tmp_path)
+    assert done.code == 0
+    assert "verdict" in done.out and "holds" not in done.out
+
+
+def test_a_damaged_result_is_named_and_left_out(tmp_path, capsys):
+    (job,) = plan("figure 2", "smoke", [0])[:1]
+    path = save_result(result(job, linear_accuracy=0.5), tmp_path)
+    path.write_text(path.read_text()[:100])
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = ciper("claims", "--scale", "smoke", "--results", tmp_path)
+    assert done.code == 0
+    error = capsys.readouterr().err
+    assert "ciper: warning: skipped" in error and path.name in error

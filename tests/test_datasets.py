@@ -1,0 +1,326 @@
+"""Every data set by its name, from replicas of what is published."""
+
+import sys
+import types
+
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from replicas import SMALL_CORE50, SMALL_TDW, cifar, core50, stl10, tdw, zipped
+
+from ciper import datasets as module
+from ciper import store
+from ciper.datasets import DATASETS, at_hand, check, get, load
+from ciper.probe import _halves
+
+KINDS = torchvision.datasets
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CIPER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CIPER_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(module, "CORE50", SMALL_CORE50)
+    monkeypatch.setattr(module, "TDW", SMALL_TDW)
+
+    def no_network(*_, **__):
+        raise AssertionError("a test asked the network")
+
+    monkeypatch.setattr("requests.get", no_network)
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("turntabel",), "did you mean 'turntable'"),
+        (("digits", 4), "at least 8 pixels, got 4"),
+        (
+            ("digits", 16, "tets"),
+            "unknown split 'tets'[:;] did you mean 'test'",
+        ),
+    ],
+)
+def test_load_says_what_it_expected(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load(*arguments, progress=False)
+
+
+def test_rooms_are_split_by_session(tmp_path, monkeypatch):
+    monkeypatch.setenv("CIPER_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "_render", fake_render)
+    train = load("turntable-rooms", 8, "train", progress=False)
+    test = load("turntable-rooms", 8, "test", progress=False)
+    assert train.factors["session"].values.unique().tolist() == [0, 1]
+    assert test.factors["session"].values.unique().tolist() == [*range(2, 11)]
+
+
+def fake_render(grid, room, size, progress):
+    return torch.zeros(len(grid["object"]), 3, size, size, dtype=torch.uint8)
+
+
+def test_a_damaged_cache_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("CIPER_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "_render", fake_render)
+    load("turntable", 8, progress=False)
+    (path,) = tmp_path.glob("turntable-8-*.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match="made again"):
+        load("turntable", 8, progress=False)
+    assert path.read_bytes() == whole
+
+
+def test_a_render_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("CIPER_CACHE", str(tmp_path))
+
+    def fails(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_render", fails)
+    with pytest.raises(KeyboardInterrupt):
+        load("turntable", 8, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_data_set_says_what_it_is_and_how_it_was_tested():
+    for known in DATASETS.values():
+        assert known.about and known.license and known.citation
+        assert known.tested in ("real data", "replicas")
+
+
+def test_what_is_loaded_carries_its_name_license_and_citation():
+    data = load("digits", 8)
+    assert (data.name, data.license) == ("digits", "CC BY 4.0")
+    assert "Alpaydin" in data.citation
+
+
+@pytest.mark.parametrize("name", ["folder", "folder:", "hf", "digits:x"])
+def test_a_name_that_is_not_whole_is_refused(name):
+    with pytest.raises(ValueError, match="unknown data set .*folder:PATH"):
+        load(name)
+
+
+# --- CIFAR and STL-10 --------------------------------------------------------
+
+
+def cifar10(root, monkeypatch):
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    home, kind = root / "cifar-10-batches-py", KINDS.CIFAR10
+    about = "batches.meta", "label_names", "labels"
+    cifar(home, names, *about, monkeypatch, kind)
+    return home
+
+
+def test_cifar10_is_read_from_its_folder(root, monkeypatch):
+    cifar10(root, monkeypatch)
+    train, test = (load("cifar10", split=part) for part in ("train", "test"))
+    assert (len(train), len(test)) == (20, 4)
+    assert train.classes == ("cat", "dog")
+    expected = KINDS.CIFAR10(root).data[7]
+    assert (train.images[7].permute(1, 2, 0).numpy() == expected).all()
+    assert len(load("cifar10", 8, "all")) == 24
+
+
+def test_cifar100_has_fine_labels(root, monkeypatch):
+    home, about = root / "cifar-100-python", ("meta", "fine_label_names")
+    names = ["train", "test"]
+    cifar(home, names, *about, "fine_labels", monkeypatch, KINDS.CIFAR100)
+    data = load("cifar100", 16, "all")
+    assert data.images.shape == (8, 3, 16, 16)
+    assert data.labels.tolist() == [0, 1] * 4
+
+
+def test_stl10_is_read_and_scaled(root, monkeypatch):
+    stl10(root / "stl10_binary", monkeypatch, KINDS.STL10)
+    data = load("stl10", 32, "all")
+    assert data.images.shape == (6, 3, 32, 32)
+    assert data.classes == ("airplane", "bird")
+    assert data.labels.tolist() == [0, 1, 0] * 2
+    assert torch.equal(load("stl10", 96, "test").labels, data.labels[3:])
+
+
+def test_a_batch_with_another_checksum_is_never_unpickled(root, monkeypatch):
+    home = cifar10(root, monkeypatch)
+    bomb = b"cbuiltins\nexit\n(tR."
+    (home / "data_batch_3").write_bytes(bomb)
+    with pytest.raises(ValueError, match="is not what was published"):
+        load("cifar10")
+
+
+# --- CORe50 and TDW ----------------------------------------------------------
+
+
+def sessions(name):
+    data = load(name, 8, "train", progress=False)
+    return (data.factors["session"].values.unique() + 1).tolist()
+
+
+def test_the_name_of_core50_goes_on_with_its_protocol(root):
+    core50(root)
+    assert sessions("core50") == sessions("core50:ciper") == [1, 2]
+    assert sessions("core50:ciper:5,6") == [5, 6]
+    assert sessions("core50:usual") == [1, 2, 4, 5, 6, 8, 9, 11]
+    assert len(load("core50", 8, progress=False).classes) == 6
+    for name in ("core50-categories", "core50:objects"):
+        assert len(load(name, 8, progress=False).classes) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("core50:usal", "unknown protocol 'usal': did you mean 'usual'"),
+        ("core50:ciper:one", "sessions must be numbers like 1,2, got 'one'"),
+    ],
+)
+def test_a_misspelled_protocol_is_refused_before_any_download(name, message):
+    with pytest.raises(ValueError, match=message):
+        load(name)
+
+
+def test_small_images_are_taken_from_the_large_ones_if_need_be(root):
+    core50(root).rename(root / "core50_128x128")
+    assert len(load("core50", 8, "all", progress=False)) == 132
+
+
+def test_an_archive_with_another_checksum_is_refused(root):
+    home = core50(root)
+    zipped(home)
+    home.rename(root / "away")
+    with pytest.raises(ValueError, match="expected d89d34cdc0281fa"):
+        load("core50", 8, progress=False)
+
+
+def test_tdw_is_found_by_name_and_its_absence_explained(root):
+    with pytest.raises(OSError, match="put it at .*spherical_photoreal"):
+        load("tdw", 8, progress=False)
+    tdw(root)
+    assert len(load("tdw", 8, progress=False)) == 48
+
+
+def test_what_is_on_the_disk_is_at_hand(root):
+    embedded = ["digits", "turntable", "turntable-rooms"]
+    assert at_hand() == embedded
+    tdw(root)
+    assert at_hand() == [*embedded, "tdw"]
+
+
+# --- the hub -----------------------------------------------------------------
+
+
+class Column(dict):
+    def __init__(self, count, **features):
+        self.features, self.count = features, count
+        self._fingerprint = f"{count} rows"
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, key):
+        if isinstance(key, str):
+            return [i % 2 for i in range(self.count)]
+        color = (key, 0, 0)
+        return {"picture": Image.new("RGB", (20, 12), color), "kind": key % 2}
+
+
+class ClassLabel:
+    names = ["cat", "dog"]
+
+
+def hub(monkeypatch, **tables):
+    fake = types.ModuleType("datasets")
+    fake.load_dataset = lambda name: tables
+    fake.load_from_disk = lambda name: tables
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    return fake
+
+
+def table(count):
+    kinds = {"picture": type("Image", (), {})(), "kind": ClassLabel()}
+    return Column(count, **kinds)
+
+
+def test_the_hub_gives_images_and_classes(monkeypatch):
+    hub(monkeypatch, train=table(10), test=table(4))
+    data = load("hf:someone/pets", 8, progress=False)
+    assert data.images[7].float().mean((1, 2)).tolist() == [7, 0, 0]
+    assert data.classes == ("cat", "dog")
+    assert data.labels.tolist() == [0, 1] * 5
+    assert len(load("hf:someone/pets", 8, "test", progress=False)) == 4
+
+
+def test_a_hub_data_set_without_a_test_part_is_split(monkeypatch):
+    hub(monkeypatch, train=table(10))
+    sizes = [
+        len(load("hf:x", 8, p, progress=False))
+        for p in ("train", "test", "all")
+    ]
+    assert sizes == [8, 2, 10]
+
+
+def test_the_hub_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match="pip install .ciper.hub"):
+        load("hf:someone/pets")
+
+
+def test_the_hub_without_a_network_is_one_line(monkeypatch):
+    def offline(name):
+        raise ConnectionError("could not\nreach the hub")
+
+    hub(monkeypatch).load_dataset = offline
+    with pytest.raises(OSError, match="hf:x: could not reach the hub"):
+        load("hf:x")
+
+
+def test_a_hub_data_set_without_images_is_refused(monkeypatch):
+    hub(monkeypatch, train=Column(3, text=object()))
+    with pytest.raises(ValueError, match=r"no column of images: \['text'\]"):
+        load("hf:x")
+
+
+# --- check and get -----------------------------------------------------------
+
+
+def test_check_counts_what_is_there(root, monkeypatch):
+    core50(root), tdw(root)
+    assert check("core50") == [f"{root / 'core50_32x32'}: 132 images"]
+    assert check("tdw")[0].endswith(": 96 images")
+    cifar10(root, monkeypatch)
+    assert check("cifar10")[0].endswith(": 24 images")
+    assert check("digits") == ["digits: nothing to check"]
+    with pytest.raises(FileNotFoundError, match="nothing of stl10 is in"):
+        check("stl10")
+
+
+def test_check_finds_a_damaged_store(root, monkeypatch):
+    monkeypatch.setattr(store, "STORED", 0)
+    core50(root)
+    load("core50", 8, progress=False)
+    assert check("core50")[-1].endswith(": checksums")
+    (file,) = store.cache_folder().glob("stores/*/images")
+    with open(file, "r+b") as f:
+        f.write(b"xyz")
+    with pytest.raises(ValueError, match="is damaged; delete it"):
+        check("core50")
+
+
+def test_get_gives_what_is_there_and_knows_what_needs_nothing(root):
+    home = core50(root)
+    assert get("core50") == home
+    with pytest.raises(ValueError, match="digits needs no download"):
+        get("digits")
+
+
+def test_the_session_of_films_is_asked_for_across_time(root):
+    core50(root)
+    data = load("core50", 8, "test", progress=False)
+    first, second = _halves(data)
+    frame = data.factors["frame"].values
+    assert frame[first].unique().tolist() == [0]
+    assert frame[second].unique().tolist() == [1]
