@@ -197,8 +197,8 @@ RESULTS, RUNS = Path("results"), Path("runs/paper")
 # %% ../nbs/library/19_cli.ipynb #paper-complete
 def _complete(
     item: str, scale: str, seeds: int, data, engine: str, results, runs
-) -> list:
-    """Train what is missing behind a table or figure; all its results."""
+) -> tuple[list, bool]:
+    """Train what is missing; all results, and whether none failed."""
     from functools import partial
 
     from ciper.plans import finished, is_done, plan, work
@@ -206,14 +206,14 @@ def _complete(
 
     jobs = plan(item, scale, range(seeds), data or ())
     done = partial(is_done, results=results)
-    if not all(map(done, jobs)):
+    ok = all(map(done, jobs))
+    if not ok:
         _have_data(jobs)
         todo = partial(work, results=results, runs=runs)
         report = sweep(jobs, todo, done, cost=_cost, engine=engine)
         console.print(str(report), markup=False, highlight=False)
-        if not report.ok:
-            raise typer.Exit(1)
-    return finished(jobs, results)
+        ok = report.ok
+    return finished(jobs, results), ok
 
 
 def _cost(job) -> float:
@@ -248,13 +248,16 @@ def table(
     check_choice("table", number, ("1", "2", "3"))
     if data and number != "3":
         raise ValueError(f"table {number} has data of its own: omit --data")
+    ok = True
     if number == "1":
         text = table_1()
     else:
         item = f"table {number}"
-        found = _complete(item, scale, seeds, data, engine, results, runs)
+        found, ok = _complete(item, scale, seeds, data, engine, results, runs)
         text = paper_table(item, found, scale, tuple(data or ()))
     console.print(Markdown(text))
+    if not ok:
+        raise typer.Exit(1)
 
 # %% ../nbs/library/19_cli.ipynb #paper-figure
 @app.command(epilog="Example: ciper figure 4b --out alpha.png")
@@ -278,15 +281,18 @@ def figure(
     check_choice("figure", number, ("1", "2", "3", "4a", "4b"))
     item, path = f"figure {number}", out or Path(f"figure-{number}.png")
     names = tuple(data or (data_of(item, scale) if number != "1" else ()))
+    ok = True
     if number == "1":
         fig = figure_1()
     elif number in ("2", "3"):
         fig = _look(item, scale, names[0], runs)
     else:
-        found = _complete(item, scale, seeds, data, engine, results, runs)
+        found, ok = _complete(item, scale, seeds, data, engine, results, runs)
         fig = _ablation(item, found, names)
     fig.savefig(path, dpi=150, facecolor="white")
     console.print(f"drawn in {path}")
+    if not ok:
+        raise typer.Exit(1)
 
 # %% ../nbs/library/19_cli.ipynb #paper-figure-parts
 def _look(item: str, scale: str, name: str, runs: Path):

@@ -146,6 +146,7 @@ def test_a_failing_training_leaves_the_others_results(tmp_path, monkeypatch):
         done = ciper("table", 3, *DIGITS, *where)
     assert done.code == 1
     assert "4 finished, 1 failed" in done.out
+    assert row(done.out, "SimCLR, image views")
     assert "digits/smoke/predictive-image-0: FloatingPointError" in done.out
     names = {path.stem for path in files(tmp_path / "results")}
     rows = {"random", "simclr-image", "ciper-image", "essl-image"}
