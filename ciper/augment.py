@@ -81,6 +81,12 @@ def _uniform(shape, low, high, generator: torch.Generator) -> Tensor:
     return low + (high - low) * u
 
 
+def _check_whole(name: str, *values) -> None:
+    if not all(isinstance(value, int) for value in values):
+        found = ", ".join(map(str, values))
+        raise ValueError(f"{name} must be whole, got {found}")
+
+
 def _check_range(name: str, low, high, least, most) -> None:
     if not least <= low <= high <= most:
         expected = f"{least:g} <= low <= high <= {most:g}"
@@ -207,6 +213,8 @@ def _fresh_generator() -> torch.Generator:
 
 def _sample(chain: _Chain, n: int, generator, image_size) -> Params:
     """Draw each operation's values, and skip it where fortune says so."""
+    if n < 1:
+        raise ValueError(f"parameters are for at least 1 image, got {n}")
     table, flags = [], []
     for operation in chain.operations:
         values = operation.draw(n, generator, image_size)
@@ -385,6 +393,7 @@ class RandomResizedCrop(Operation):
         super().__post_init__()
         _check_range("scale", *self.scale, 1e-6, 1)
         _check_range("ratio", *self.ratio, 1e-6, 1e6)
+        _check_whole("size", self.size)
         _check_range("size", self.size, self.size, 1, math.inf)
 
     def output_size(self, image_size):

@@ -17,7 +17,12 @@ from torch.nn.functional import grid_sample
 from torchvision.transforms.v2.functional import equalize
 
 # %% ../nbs/library/01_operations.ipynb #library-imports
-from .augment import Operation, _check_range, _uniform
+from ciper.augment import (
+    Operation,
+    _check_range,
+    _check_whole,
+    _uniform,
+)
 from .params import Parameter
 from .pixels import choose_, resize
 
@@ -231,6 +236,7 @@ class Posterize(Operation):
 
     def __post_init__(self):
         super().__post_init__()
+        _check_whole("bits", *self.bits)
         _check_range("bits", *self.bits, 1, 8)
 
     @property

@@ -132,6 +132,7 @@ def save_result(result: Result, root: Path | str) -> Path:
     """Write the result's file whole or not at all, and return its path."""
     exact = json.dumps({"format": 1, **asdict(result)}, allow_nan=False)
     short = json.loads(exact, parse_float=lambda x: float(f"{float(x):.6g}"))
+    short["settings"] = json.loads(exact)["settings"]  # compared, not read
     path = result.path(root)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")

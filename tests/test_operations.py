@@ -10,7 +10,7 @@ from scipy.stats import kstest
 from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 
-from ciper.augment import Augment
+from ciper.augment import Augment, RandomResizedCrop
 from ciper.operations import (
     Equalize,
     FourFoldRotation,
@@ -223,3 +223,18 @@ def test_images_an_operation_cannot_treat_are_refused():
         Augment([FourFoldRotation()])(torch.zeros(1, 3, 8, 9), seeded())
     with pytest.raises(ValueError, match="at least 6 pixels .* got 5 x 9"):
         Augment([GaussianBlur(11)])(torch.zeros(1, 3, 5, 9), seeded())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RandomResizedCrop(8.5), "^size must be whole, got 8.5$"),
+        (lambda: Posterize((2.5, 3)), "^bits must be whole, got 2.5, 3$"),
+        (lambda: VerticalFlip().sample(-1), "at least 1 image, got -1$"),
+    ],
+)
+def test_what_can_only_be_counted_is_refused_in_halves(
+    make, message, without_shape_checks
+):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -19,6 +19,7 @@ import ciper
 from ciper.results import (
     Result,
     Summary,
+    load_result,
     load_results,
     paired_difference,
     provenance,
@@ -421,3 +422,12 @@ def test_a_table_of_an_unknown_metric_is_refused(results):
 )
 def test_a_summary_shows_four_digits(value, text):
     assert str(Summary(value, 0.1234, 5)) == text
+
+
+def test_settings_are_kept_to_the_last_digit(tmp_path):
+    result = Result(
+        "a", "smoke", "b", "c", 0, {"alpha": 1 / 3}, {}, 1.0, 1.0, "", {}
+    )
+    assert load_result(save_result(result, tmp_path)).settings == {
+        "alpha": 1 / 3
+    }
