@@ -244,6 +244,7 @@ TDW_64 = Archive(
     "",
     (),
     "spherical_photoreal_64x64_DoF",
+    page="https://doi.org/10.5281/zenodo.5776080",
 )
 
 # %% ../nbs/library/03_datasets.ipynb #find

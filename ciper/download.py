@@ -30,6 +30,7 @@ class Archive:
         urls: where it is served, the best mirror first.
         folder: the folder that is in it.
         size: in bytes; 0 where not known.
+        page: where people find it, if no address of the file is known.
     """
 
     file: str
@@ -37,6 +38,7 @@ class Archive:
     urls: tuple[str, ...]
     folder: str
     size: int = 0
+    page: str = ""
 
 
 def data_folder(root: str | Path | None = None) -> Path:
@@ -127,6 +129,7 @@ def _reason(error: Exception) -> str:
 def _by_hand(archive: Archive, path: Path, said: list[str]) -> str:
     size = f", {archive.size} bytes" if archive.size else ""
     sum_ = f" (md5 {archive.md5}{size})" if archive.md5 else ""
+    sum_ += f" from {archive.page}" if archive.page else ""
     tried = "; ".join(said) or "it has no mirror that is known"
     return (
         f"cannot download {archive.file}: {tried}. Fetch it by hand{sum_} and "

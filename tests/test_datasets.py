@@ -197,7 +197,9 @@ def test_an_archive_with_another_checksum_is_refused(root):
 
 
 def test_tdw_is_found_by_name_and_its_absence_explained(root):
-    with pytest.raises(OSError, match="put it at .*spherical_photoreal"):
+    with pytest.raises(
+        OSError, match="by hand from https://doi.org/10.5281/zenodo.5776080"
+    ):
         load("tdw", 8, progress=False)
     tdw(root)
     assert len(load("tdw", 8, progress=False)) == 48
