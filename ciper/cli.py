@@ -57,6 +57,17 @@ def demo(
     console.print(f"View error of guessing: {CHANCE_VIEW_ERROR:.2f}")
     console.print(f"Pictures, weights and results are in {out}")
 
+# %% ../nbs/library/19_cli.ipynb #train-flags
+_Resume = Annotated[
+    bool, Option("--resume", help="Go on with the run in that folder.")
+]
+_Overwrite = Annotated[
+    bool, Option("--overwrite", help="Start anew in that folder.")
+]
+_Strict = Annotated[
+    bool, Option("--strict", help="Refuse a folder with a bad image.")
+]
+
 # %% ../nbs/library/19_cli.ipynb #train
 @app.command(epilog="Example: ciper train --data folder:photos --method ciper")
 def train(
@@ -72,15 +83,9 @@ def train(
     out: Annotated[
         Path | None, Option(help="Folder of the run (runs/DATA-METHOD-SEED).")
     ] = None,
-    resume: Annotated[
-        bool, Option("--resume", help="Go on with the run in that folder.")
-    ] = False,
-    overwrite: Annotated[
-        bool, Option("--overwrite", help="Start anew in that folder.")
-    ] = False,
-    strict: Annotated[
-        bool, Option("--strict", help="Refuse a folder with a bad image.")
-    ] = False,
+    resume: _Resume = False,
+    overwrite: _Overwrite = False,
+    strict: _Strict = False,
     views: Annotated[str | None, Option(help="image or dataset.")] = None,
     preset: Annotated[str | None, Option(help="paper or simclr.")] = None,
     size: Annotated[int | None, Option(help="Image size in pixels.")] = None,

@@ -52,24 +52,10 @@ class Factor:
         """The same factor for some of the images."""
         return replace(self, values=self.values[index])
 
-# %% ../nbs/library/03_data.ipynb #image-data
+# %% ../nbs/library/03_data.ipynb #image-record
 @dataclass(frozen=True, repr=False)
-class ImageData:
-    """Images as bytes, with labels and named factors.
-
-    Attributes:
-        name: how `load` calls the data set.
-        images: shape (n, 3, h, w), uint8.
-        labels: class indices, shape (n,).
-        classes: the names of the classes.
-        factors: the known causes of the images, by name.
-        partners: the factors in which two views of one object differ.
-        license: what may be done with the images.
-        citation: whose they are.
-
-    Raises:
-        ValueError: no images, or labels or factors that do not fit them.
-    """
+class _Record:
+    """What images come with, checked and counted."""
 
     name: str
     images: UInt8[Tensor, "n 3 h w"]
@@ -100,6 +86,10 @@ class ImageData:
             f"{len(self.classes)} classes, factors: {causes}"
         )
 
+# %% ../nbs/library/03_data.ipynb #image-selection
+class _Selection(_Record):
+    """Some of the images, by position or at random."""
+
     def subset(self, index: Int[Tensor, " k"]) -> "ImageData":
         """The images at `index`, with their labels and factors."""
         factors = {k: f.subset(index) for k, f in self.factors.items()}
@@ -117,9 +107,6 @@ class ImageData:
             return self.images[index], int(self.labels[index])
         return self.subset(torch.arange(len(self))[index])
 
-    def _repr_html_(self) -> str:
-        return _as_html(self)
-
     def sample(self, count: int, seed: int = 0) -> "ImageData":
         """So many of the images, drawn at random without repetition.
 
@@ -132,6 +119,27 @@ class ImageData:
             )
         order = torch.randperm(len(self), generator=_generator(seed))
         return self.subset(order[:count])
+
+# %% ../nbs/library/03_data.ipynb #image-data
+class ImageData(_Selection):
+    """Images as bytes, with labels and named factors.
+
+    Attributes:
+        name: how `load` calls the data set.
+        images: shape (n, 3, h, w), uint8.
+        labels: class indices, shape (n,).
+        classes: the names of the classes.
+        factors: the known causes of the images, by name.
+        partners: the factors in which two views of one object differ.
+        license: what may be done with the images.
+        citation: whose they are.
+
+    Raises:
+        ValueError: no images, or labels or factors that do not fit them.
+    """
+
+    def _repr_html_(self) -> str:
+        return _as_html(self)
 
     def to(self, device: torch.device | str) -> "ImageData":
         """The same data on another device, but for images too many for it."""

@@ -100,7 +100,7 @@ def read_folder(
         return data
     return split(data, 0.8)[0 if part == "train" else 1]
 
-
+# %% ../nbs/library/03_folders.ipynb #read-folder-parts
 def _report_unreadable(files: Files, read: Decoded, strict: bool) -> None:
     paths = [f"{files.root}/{files.names[i]}" for i in read.bad[:3]]
     names = ", ".join(paths) + (", ..." if len(read.bad) > 3 else "")
@@ -188,7 +188,7 @@ def scan_core50(
     order = sorted(range(len(rows)), key=rows.__getitem__)
     return files.pick([index[i] for i in order]), table[order]
 
-
+# %% ../nbs/library/03_folders.ipynb #core50-scan-parts
 def _count_core50(files: Files, table: Tensor, layout: Core50Layout) -> None:
     frames = Counter(table[:, 0].tolist())
     for session, expected in enumerate(layout.frames):
@@ -278,7 +278,7 @@ def read_core50(
     )
     return data if part == "all" else data[training == (part == "train")]
 
-
+# %% ../nbs/library/03_folders.ipynb #core50-parts
 def _core50_factors(table: Tensor, layout: Core50Layout) -> dict[str, Factor]:
     session, object, frame = table.T.contiguous()
     objects = [

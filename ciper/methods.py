@@ -15,26 +15,9 @@ from .losses import nt_xent, predictive_loss
 from .models import Encoder, predictor, projector, rotation_head
 from .views import Batch
 
-# %% ../nbs/library/06_methods.ipynb #method
-class Method(nn.Module):
-    """What all methods share: an encoder and how to run it on a batch.
-
-    Args:
-        encoder: maps images to representations h, `encoder.features` wide.
-        classes: for each column of the targets 0 (a number) or the number of
-            its classes; comes from the source of views.
-        temperature: of the contrastive loss.
-        alpha: weight of the predictive loss (Eq. 2).
-        projector_width: hidden and output width of the projector.
-        predictor_width: hidden width of the predictor.
-
-    Attributes:
-        passes: images encoded for one image of the data, the paper's "n x".
-        small: whether batches must bring a small view of each anchor.
-    """
-
-    passes = 0
-    small = False
+# %% ../nbs/library/06_methods.ipynb #settings
+class _Settings(nn.Module):
+    """The encoder and the settings of the losses and heads."""
 
     def __init__(
         self,
@@ -55,6 +38,27 @@ class Method(nn.Module):
         self.temperature, self.alpha = temperature, alpha
         self.widths = projector_width, predictor_width
         self.gather = _same
+
+# %% ../nbs/library/06_methods.ipynb #method
+class Method(_Settings):
+    """What all methods share: an encoder and how to run it on a batch.
+
+    Args:
+        encoder: maps images to representations h, `encoder.features` wide.
+        classes: for each column of the targets 0 (a number) or the number of
+            its classes; comes from the source of views.
+        temperature: of the contrastive loss.
+        alpha: weight of the predictive loss (Eq. 2).
+        projector_width: hidden and output width of the projector.
+        predictor_width: hidden width of the predictor.
+
+    Attributes:
+        passes: images encoded for one image of the data, the paper's "n x".
+        small: whether batches must bring a small view of each anchor.
+    """
+
+    passes = 0
+    small = False
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The number to minimize and its named parts."""

@@ -110,8 +110,23 @@ def _check_images(x: Tensor, channels: int) -> None:
         shape = f"(n, {channels}, h, w), got {tuple(x.shape)}"
         raise ValueError(f"images must be {shape}")
 
+# %% ../nbs/library/04_models.ipynb #entry
+class _Entry(nn.Module):
+    """Normalization and coordinates: what images meet first."""
+
+    def __init__(self, coordinates: bool, mean, std) -> None:
+        super().__init__()
+        self.coordinates = coordinates
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def enter(self, x: Tensor) -> Tensor:
+        """Normalized images with their coordinate channels, if any."""
+        x = (x - self.mean) / self.std
+        return append_coordinates(x) if self.coordinates else x
+
 # %% ../nbs/library/04_models.ipynb #encoder
-class Encoder(nn.Module):
+class Encoder(_Entry):
     """A ResNet from images in [0, 1] to representations h.
 
     Normalization and coordinate channels are inside. Built from torchvision's
@@ -124,15 +139,14 @@ class Encoder(nn.Module):
         stem: "small" (3x3 convolution, no pooling: images up to about 64
             pixels) or "usual" (7x7 with stride 2, max-pooling).
         coordinates: append the two coordinate channels to the input.
-        mean: mean of each color channel; one entry a channel.
-        std: standard deviation of each color channel.
+        mean, std: of each color channel; one entry a channel.
 
     Attributes:
         features: width d of the representation.
 
     Raises:
         ValueError: an unknown name, a width or std <= 0, mean and std of
-            different lengths.
+            different lengths; images not float, or of another shape.
     """
 
     def __init__(
@@ -144,27 +158,17 @@ class Encoder(nn.Module):
         mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465),
         std: tuple[float, ...] = (0.2023, 0.1994, 0.2010),
     ) -> None:
-        super().__init__()
         _check_settings(backbone, width, stem, mean, std)
-        self.coordinates = coordinates
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        super().__init__(coordinates, mean, std)
         channels = len(mean) + 2 * coordinates
         self.trunk = _trunk(backbone, width, stem, channels)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.features = _planes(width)[-1] * _BACKBONES[backbone][0].expansion
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """Encode images (n, 3, h, w), float in [0, 1], as h (n, features).
-
-        Raises:
-            ValueError: images that are not float, or of another shape.
-        """
+        """Encode images (n, 3, h, w), float in [0, 1], as h (n, features)."""
         _check_images(x, len(self.mean))
-        x = (x - self.mean) / self.std
-        if self.coordinates:
-            x = append_coordinates(x)
-        return self.pool(self.trunk(x)).flatten(1)
+        return self.pool(self.trunk(self.enter(x))).flatten(1)
 
 # %% ../nbs/library/04_models.ipynb #check-settings
 def _check_settings(

@@ -82,7 +82,7 @@ class Job:
         epochs = passes * r.epochs or 1  # without training: one look
         return float(epochs * (r.images or 50_000) * r.size**2)
 
-
+# %% ../nbs/library/14_plans.ipynb #data-name
 def data_name(data: str) -> str:
     """What results on these data are filed under."""
     kind, _, rest = data.partition(":")

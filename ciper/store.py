@@ -321,7 +321,7 @@ def _full_disk_named(folder: Path, need: int = 0) -> Iterator[None]:
 # %% ../nbs/library/03_store.ipynb #store
 VERSION = 1  # of the format
 
-
+# %% ../nbs/library/03_store.ipynb #store-parts
 class Store:
     """Images of a source on disk, whole or not at all.
 
@@ -538,7 +538,7 @@ def decode_all(
 
 _SMALL = 2**13  # bytes of a file that one thread decodes faster than two
 
-
+# %% ../nbs/library/03_store.ipynb #decode-all-parts
 def decode_files(
     files: Files, size: int, part: str = "all", progress: bool = True
 ) -> Decoded:

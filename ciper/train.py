@@ -10,6 +10,7 @@ __all__ = ['SCALES', 'RECIPE', 'CHECKPOINT', 'ENCODER', 'Recipe', 'recipe_at', '
 import json
 import logging
 import math
+import operator
 import os
 import time
 from dataclasses import asdict, dataclass, fields
@@ -64,18 +65,21 @@ class Recipe:
     def __post_init__(self):
         check_choice("method", self.method, METHODS)
         check_choice("views", self.views, ("image", "dataset", "own"))
-        for name in ("epochs", "learning_rate", "temperature"):
-            if not getattr(self, name) > 0:
-                value = getattr(self, name)
-                raise ValueError(f"{name} must be > 0, got {value}")
+        _check_each(self, "> 0", "epochs learning_rate temperature")
+        _check_each(self, ">= 0", "alpha momentum weight_decay seed images")
         if self.batch_size < 2:
             raise ValueError(
                 f"batch_size must be at least 2, got {self.batch_size}"
             )
-        for name in ("alpha", "momentum", "weight_decay", "seed", "images"):
-            if not getattr(self, name) >= 0:
-                value = getattr(self, name)
-                raise ValueError(f"{name} must be >= 0, got {value}")
+
+# %% ../nbs/library/07_train.ipynb #recipe-check
+def _check_each(recipe: Recipe, what: str, names: str) -> None:
+    """Refuse a setting that is not "> 0" or not ">= 0"."""
+    fine = {"> 0": operator.gt, ">= 0": operator.ge}[what]
+    for name in names.split():
+        value = getattr(recipe, name)
+        if not fine(value, 0):
+            raise ValueError(f"{name} must be {what}, got {value}")
 
 # %% ../nbs/library/07_train.ipynb #scales
 SCALES: dict[str, dict] = {
@@ -132,7 +136,7 @@ def _augment(recipe: Recipe, size: int) -> Augment:
     augment = Augment.preset(recipe.preset, size=size)
     return augment.without(recipe.without) if recipe.without else augment
 
-
+# %% ../nbs/library/07_train.ipynb #build-method
 def build_encoder(recipe: Recipe) -> Encoder:
     """The encoder that a recipe describes, freshly initialized."""
     with torch.random.fork_rng(devices=[]):
@@ -394,6 +398,19 @@ def _check_batch(recipe: Recipe, data: ImageData, fabric: Fabric) -> None:
             f"{fabric.world_size} processes"
         )
 
+# %% ../nbs/library/07_train.ipynb #claim
+def _claim(out, fabric: Fabric, recipe, resume, overwrite) -> Path | None:
+    """The folder that this process writes to, if it writes at all."""
+    if out is None or not fabric.is_global_zero:
+        return None
+    _open_folder(Path(out), recipe, resume, overwrite)
+    return Path(out)
+
+# %% ../nbs/library/07_train.ipynb #save-run
+def _save_run(run: Run, folder: Path) -> None:
+    about = {"recipe": asdict(run.recipe), "history": run.history}
+    _save_tensors(folder / ENCODER, run.encoder.state_dict(), about)
+
 # %% ../nbs/library/07_train.ipynb #fit
 def fit(
     recipe: Recipe,
@@ -429,19 +446,16 @@ def fit(
     fabric = fabric or default_fabric()
     _check_batch(recipe, data, fabric)
     fabric.launch()
-    folder = Path(out) if out is not None and fabric.is_global_zero else None
-    if folder is not None:
-        _open_folder(folder, recipe, resume, overwrite)
+    folder = _claim(out, fabric, recipe, resume, overwrite)
     fabric.barrier()
     method = build(recipe, source.classes)
     history = []
     if method.passes:
         history = _train(fabric, method, source, data, recipe, out, progress)
-    encoder = method.encoder.cpu().eval()
+    run = Run(recipe, method.encoder.cpu().eval(), history)
     if folder is not None:
-        about = {"recipe": asdict(recipe), "history": history}
-        _save_tensors(folder / ENCODER, encoder.state_dict(), about)
-    return Run(recipe, encoder, history)
+        _save_run(run, folder)
+    return run
 
 # %% ../nbs/library/07_train.ipynb #train-loop
 def _train(

@@ -1,4 +1,4 @@
-"""Small trees of generated images in the layouts of published archives."""
+"""Generated images: in the layouts of published archives, and a toy."""
 
 import hashlib
 import pickle
@@ -6,8 +6,10 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+from ciper.data import Factor, ImageData
 from ciper.folders import Core50Layout, TDWLayout
 
 SMALL_CORE50 = Core50Layout(frames=(12,) * 11, objects=6)
@@ -91,3 +93,21 @@ def stl10(home, monkeypatch, kind):
     names = ["class_names.txt", md5(home / "class_names.txt")]
     monkeypatch.setattr(kind, "train_list", [*lists["train"], names])
     monkeypatch.setattr(kind, "test_list", lists["test"])
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def toy(kind="circular", levels=()):
+    values = torch.tensor([350.0, 10.0, 90.0, 0.0, 180.0])
+    owner = torch.tensor([0, 0, 0, 1, 1])
+    if kind == "categorical":
+        values, levels = torch.tensor([0, 1, 2, 0, 2]), ("a", "b", "c")
+    factors = {
+        "object": Factor(owner, "categorical", ("x", "y")),
+        "factor": Factor(values, kind, levels),
+    }
+    images = torch.arange(5, dtype=torch.uint8)[:, None, None, None]
+    images = images.expand(5, 3, 8, 8).contiguous()
+    return ImageData("toy", images, owner, ("x", "y"), factors, ("factor",))

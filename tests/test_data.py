@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from replicas import generator, toy
 from torch.nn import functional as F
 
 from ciper import data as module
@@ -15,24 +16,6 @@ from ciper.data import (
     split,
     split_blocks,
 )
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def toy(kind="circular", levels=()):
-    values = torch.tensor([350.0, 10.0, 90.0, 0.0, 180.0])
-    owner = torch.tensor([0, 0, 0, 1, 1])
-    if kind == "categorical":
-        values, levels = torch.tensor([0, 1, 2, 0, 2]), ("a", "b", "c")
-    factors = {
-        "object": Factor(owner, "categorical", ("x", "y")),
-        "factor": Factor(values, kind, levels),
-    }
-    images = torch.arange(5, dtype=torch.uint8)[:, None, None, None]
-    images = images.expand(5, 3, 8, 8).contiguous()
-    return ImageData("toy", images, owner, ("x", "y"), factors, ("factor",))
 
 
 def test_splits_are_disjoint_whole_and_the_same_each_time():

@@ -4,29 +4,11 @@ import math
 
 import pytest
 import torch
+from replicas import generator, toy
 
 from ciper.augment import Augment
-from ciper.data import Factor, ImageData
 from ciper.datasets import load
 from ciper.views import AugmentedViews, PartnerViews
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def toy(kind="circular", levels=()):
-    values = torch.tensor([350.0, 10.0, 90.0, 0.0, 180.0])
-    owner = torch.tensor([0, 0, 0, 1, 1])
-    if kind == "categorical":
-        values, levels = torch.tensor([0, 1, 2, 0, 2]), ("a", "b", "c")
-    factors = {
-        "object": Factor(owner, "categorical", ("x", "y")),
-        "factor": Factor(values, kind, levels),
-    }
-    images = torch.arange(5, dtype=torch.uint8)[:, None, None, None]
-    images = images.expand(5, 3, 8, 8).contiguous()
-    return ImageData("toy", images, owner, ("x", "y"), factors, ("factor",))
 
 
 def test_a_circular_change_is_cosine_and_sine_of_the_turn():
