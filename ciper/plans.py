@@ -203,7 +203,7 @@ _LAPTOP = {
     "turntable-rooms": dict(size=24, images=3000, epochs=5),
     "digits": dict(size=16, images=1400, epochs=30),
 }
-_LAPTOP_PHOTOS = dict(size=32, images=20_000, epochs=30)
+_LAPTOP_PHOTOS = dict(size=24, images=20_000, epochs=15)
 _SMOKE = dict(size=16, images=192, epochs=1)
 _PAPER = {
     "core50": dict(data="core50:ciper", size=128, epochs=100, batch_size=64),

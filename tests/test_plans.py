@@ -201,7 +201,7 @@ def test_embedded_data_stand_in_for_the_papers(item, papers, stand_ins):
 def test_other_photographs_get_the_settings_of_photographs():
     (job, *_) = plan("table 3", "laptop", [0], ["cifar10-jpeg"])
     r = job.recipe
-    assert (r.size, r.images, r.epochs, r.width) == (32, 20_000, 30, 0.25)
+    assert (r.size, r.images, r.epochs, r.width) == (24, 20_000, 15, 0.25)
 
 
 def test_the_cost_is_what_is_encoded():
