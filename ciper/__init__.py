@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "models": ["Encoder", "predictor", "projector"],
         "losses": ["info_nce", "nt_xent", "predictive_loss"],
         "methods": ["CIPER", "ESSL", "METHODS", "Method", "Predictive", "SimCLR"],
-        "train": ["Recipe", "Run", "fit", "load_run", "recipe_at"],
+        "train": ["Recipe", "Run", "export_run", "fit", "load_run", "recipe_at"],
         "probe": ["embed", "evaluate", "evaluate_view", "fit_linear", "knn_accuracy"],
         "explain": ["full_gradient", "map_2d", "neighbor_share", "saliency"],
         "results": ["Result", "load_results", "results_table", "save_result"],

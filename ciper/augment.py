@@ -81,6 +81,12 @@ def _uniform(shape, low, high, generator: torch.Generator) -> Tensor:
     return low + (high - low) * u
 
 
+def _beside(numbers, device: torch.device) -> Tensor:
+    """A few numbers on a device, which nobody has to wait for."""
+    numbers = torch.tensor(numbers, dtype=torch.float32)
+    return numbers.to(device, non_blocking=True)
+
+
 def _check_whole(name: str, *values) -> None:
     if not all(isinstance(value, int) for value in values):
         found = ", ".join(map(str, values))
@@ -220,7 +226,7 @@ def _sample(chain: _Chain, n: int, generator, image_size) -> Params:
         values = operation.draw(n, generator, image_size)
         applied = _uniform((n,), 0.0, 1.0, generator) < operation.p
         identity = [q.identity for q in operation.parameters]
-        identity = values.new_tensor(identity)
+        identity = _beside(identity, values.device)
         table.append(torch.where(applied[:, None], values, identity))
         flags.append(applied)
         image_size = operation.output_size(image_size)
@@ -358,7 +364,7 @@ def _draw_crop(n: int, generator, image_size, scale, ratio):
 def _whole_boxes(values: Float[Tensor, "n 4"], image_size):
     """Boxes in whole pixels, inside the image and never empty: (2, n) each."""
     left, top, h, w = values.unbind(1)
-    pixels = values.new_tensor(image_size)[:, None]
+    pixels = _beside(image_size, values.device)[:, None]
     length = (torch.stack([h, w]) * pixels).round().clamp(min=1)
     length = length.minimum(pixels)
     start = (torch.stack([top, left]) * pixels).round()
@@ -449,18 +455,21 @@ _ORDERS = tuple(itertools.permutations(range(4)))
 _ORDER = Parameter(
     "jitter", "order", "categorical", 0.0, 23.0, 0.0, "", 24, target=False
 )
+_ORDER_TABLE = torch.tensor(_ORDERS)
+_HUE_PLACES = _ORDER_TABLE.eq(3).int().argmax(1)
 
 
 def _hue_place(order: Float[Tensor, "n"], applied) -> Int[Tensor, "n"]:
     """How many operations come before the hue; 4 if skipped."""
-    places = torch.tensor([o.index(3) for o in _ORDERS], device=order.device)
+    places = _HUE_PLACES.to(order.device, non_blocking=True)
     return torch.where(applied, places[order.long()], 4)
 
 
 def _plan(values: Float[Tensor, "n 5"], applied):
     """Place of the hue, its turn, and the blends before and after it."""
     place = _hue_place(values[:, 4], applied)
-    order = torch.tensor(_ORDERS, device=values.device)[values[:, 4].long()]
+    table = _ORDER_TABLE.to(values.device, non_blocking=True)
+    order = table[values[:, 4].long()]
     factors, steps = values.gather(1, order), place[:, None]
     step = torch.arange(4, device=values.device)
     before, after = (step < steps) & (steps < 4), step > steps

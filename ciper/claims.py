@@ -15,7 +15,8 @@ from scipy.stats import t as student
 
 from .plans import STAND_IN, data_of
 from .results import Result, Summary, markdown, paired_difference
-from .tables import METRICS, shown_summaries
+from .tables import METRICS, data_title, shown_summaries
+from .train import base_scale
 
 # %% ../nbs/library/17_claims.ipynb #p-value
 def p_value(difference: Summary) -> float:
@@ -254,9 +255,9 @@ def judge(
     if None in judged:
         return None
     ours, verdicts, counts = zip(*judged)
-    where = ", ".join(dict.fromkeys(data[part.data] for part in parts))
+    names = dict.fromkeys(data_title(data[part.data]) for part in parts)
     return Judgment(
-        claim, where, "; ".join(ours), joint(verdicts), min(counts)
+        claim, ", ".join(names), "; ".join(ours), joint(verdicts), min(counts)
     )
 
 # %% ../nbs/library/17_claims.ipynb #judge-part
@@ -285,11 +286,12 @@ def claims_table(
 
     Args:
         results: any results; those of other scales are left out.
-        scale: "laptop" or "paper".
+        scale: as in `ciper.train.base_scale`.
         photos: what stands in for CIFAR-10, in the order of the rows.
     """
     results = [r for r in results if r.scale == scale]
-    usual = {data: data for data in STAND_IN} if scale == "paper" else STAND_IN
+    real = base_scale(scale)[0] == "paper"
+    usual = {data: data for data in STAND_IN} if real else STAND_IN
     rows = []
     for claim in CLAIMS:
         known = claim in PHOTOS + OPERATIONS

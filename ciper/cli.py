@@ -7,8 +7,10 @@ __all__ = ['app', 'console', 'RESULTS', 'RUNS', 'data_app', 'USAGE_ERROR', 'demo
            'claims', 'list_data', 'get_data', 'check_data', 'main']
 
 # %% ../nbs/library/19_cli.ipynb #imports
+import math
 import shlex
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -64,6 +66,9 @@ _Resume = Annotated[
 _Overwrite = Annotated[
     bool, Option("--overwrite", help="Start anew in that folder.")
 ]
+_Minutes = Annotated[
+    float | None, Option(help="Stop in time, to go on later.", min=0)
+]
 _Strict = Annotated[
     bool, Option("--strict", help="Refuse a folder with a bad image.")
 ]
@@ -100,17 +105,18 @@ def train(
     temperature: Annotated[float | None, Option()] = None,
     alpha: Annotated[float | None, Option(help="Weight in Eq. 2.")] = None,
     seed: Annotated[int, Option()] = 0,
+    minutes: _Minutes = None,
 ) -> None:
     """Train an encoder on images."""
     from ciper.datasets import load
     from ciper.train import recipe_at
 
-    given = {k: v for k, v in locals().items() if k in _SETTINGS}
-    chosen = {k: v for k, v in given.items() if v is not None}
+    given, until = locals(), _until(minutes)
+    chosen = {k: given[k] for k in _SETTINGS if given[k] is not None}
     recipe = recipe_at(scale, **chosen)
     images = load(recipe.data, recipe.size, strict=strict)
     folder = out or Path("runs") / f"{_slug(data)}-{method}-{seed}"
-    _fit(recipe, images, folder, resume, overwrite)
+    _fit(recipe, images, folder, resume, overwrite, until)
 
 # %% ../nbs/library/19_cli.ipynb #train-parts
 _SETTINGS = [
@@ -131,24 +137,31 @@ _SETTINGS = [
 ]
 
 
+def _until(minutes: float | None) -> float:
+    """When to have stopped, in seconds of `time.time()`."""
+    return math.inf if minutes is None else time.time() + 60 * minutes
+
+
 def _slug(data: str) -> str:
     return Path(data.removeprefix("folder:")).name or "data"
 
 # %% ../nbs/library/19_cli.ipynb #fit-run
-def _fit(recipe, images, folder: Path, resume: bool, overwrite: bool) -> None:
+def _fit(recipe, images, folder: Path, resume, overwrite, until) -> None:
     from ciper.draw import PARTS
-    from ciper.train import fit
+    from ciper.train import OutOfTime, fit
 
+    how = dict(resume=resume, overwrite=overwrite, until=until)
     try:
-        run = fit(recipe, images, folder, resume=resume, overwrite=overwrite)
-    except KeyboardInterrupt:
+        run = fit(recipe, images, folder, **how)
+    except (KeyboardInterrupt, OutOfTime) as stop:
         again = [a for a in sys.argv[1:] if a not in _FLAGS]
         command = shlex.join(["ciper", *again, "--resume"])
         console.print(
-            f"stopped; whole epochs are kept in {folder}. "
+            f"{str(stop) or 'stopped'}; whole epochs are kept in {folder}. "
             f"Go on with: {command}"
         )
-        raise typer.Exit(130) from None
+        code = 1 if isinstance(stop, OutOfTime) else 130
+        raise typer.Exit(code) from None
     last = run.history[-1] if run.history else {}
     losses = {k: v for k, v in last.items() if k in PARTS}
     parts = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
@@ -162,7 +175,9 @@ _FLAGS = ("--resume", "--overwrite")
 # %% ../nbs/library/19_cli.ipynb #evaluate
 @app.command(epilog="Example: ciper evaluate runs/photos-ciper-0")
 def evaluate(
-    run: Annotated[Path, Argument(help="Folder that ciper train wrote.")],
+    run: Annotated[
+        Path, Argument(help="Folder of ciper train, or small weights.")
+    ],
     data: Annotated[
         str | None, Option(help="Other labeled images, by name.")
     ] = None,
@@ -178,7 +193,8 @@ def evaluate(
     parts = [load(name, done.recipe.size, part) for part in ("train", "test")]
     metrics = measure(done.encoder, *parts)
     result = run_result("evaluate", "custom", done, metrics, name)
-    path = save_result(result, run / "results")
+    folder = run if run.is_dir() else run.parent
+    path = save_result(result, folder / "results")
     labels = {metric: metric.replace("_", " ") for metric in metrics}
     title = f"{name}: {len(parts[0])} training, {len(parts[1])} test images"
     _print_table(title, {done.recipe.method: metrics}, labels)
@@ -186,7 +202,11 @@ def evaluate(
 
 # %% ../nbs/library/19_cli.ipynb #paper-options
 _Scale = Annotated[
-    str, Option(help="smoke, laptop, or paper (real data and a GPU).")
+    str,
+    Option(
+        help="smoke, laptop, or paper (real data and a GPU); "
+        "with another number of epochs as in paper-100."
+    ),
 ]
 _Seeds = Annotated[int, Option(help="Trainings of each row.", min=1)]
 _Data = Annotated[
@@ -201,21 +221,23 @@ RESULTS, RUNS = Path("results"), Path("runs/paper")
 
 # %% ../nbs/library/19_cli.ipynb #paper-complete
 def _complete(
-    item: str, scale: str, seeds: int, data, engine: str, results, runs
+    item: str, scale: str, seeds: int, data, engine, results, runs, until
 ) -> tuple[list, bool]:
     """Train what is missing; all results, and whether none failed."""
     from functools import partial
 
     from ciper.plans import finished, is_done, plan, work
     from ciper.sweep import sweep
+    from ciper.train import OutOfTime
 
     jobs = plan(item, scale, range(seeds), data or ())
     done = partial(is_done, results=results)
     ok = all(map(done, jobs))
     if not ok:
         _have_data(jobs)
-        todo = partial(work, results=results, runs=runs)
-        report = sweep(jobs, todo, done, cost=_cost, engine=engine)
+        todo = partial(work, results=results, runs=runs, until=until)
+        how = dict(cost=_cost, engine=engine, later=(OutOfTime,))
+        report = sweep(jobs, todo, done, **how)
         console.print(str(report), markup=False, highlight=False)
         ok = report.ok
     return finished(jobs, results), ok
@@ -242,6 +264,7 @@ def table(
     engine: _Engine = "local",
     results: _Results = RESULTS,
     runs: _Runs = RUNS,
+    minutes: _Minutes = None,
 ) -> None:
     """Train and show a table of the paper, beside the paper's numbers."""
     from rich.markdown import Markdown
@@ -258,7 +281,8 @@ def table(
         text = table_1()
     else:
         item = f"table {number}"
-        found, ok = _complete(item, scale, seeds, data, engine, results, runs)
+        how = engine, results, runs, _until(minutes)
+        found, ok = _complete(item, scale, seeds, data, *how)
         text = paper_table(item, found, scale, tuple(data or ()))
     console.print(Markdown(text))
     if not ok:
@@ -277,6 +301,7 @@ def figure(
     engine: _Engine = "local",
     results: _Results = RESULTS,
     runs: _Runs = RUNS,
+    minutes: _Minutes = None,
 ) -> None:
     """Train what a figure of the paper shows, and draw it."""
     from ciper.data import check_choice
@@ -286,13 +311,14 @@ def figure(
     check_choice("figure", number, ("1", "2", "3", "4a", "4b"))
     item, path = f"figure {number}", out or Path(f"figure-{number}.png")
     names = tuple(data or (data_of(item, scale) if number != "1" else ()))
-    ok = True
+    ok, until = True, _until(minutes)
     if number == "1":
         fig = figure_1()
     elif number in ("2", "3"):
-        fig = _look(item, scale, names[0], runs)
+        fig = _look(item, scale, names[0], runs, until)
     else:
-        found, ok = _complete(item, scale, seeds, data, engine, results, runs)
+        how = engine, results, runs, until
+        found, ok = _complete(item, scale, seeds, data, *how)
         fig = _ablation(item, found, names)
     fig.savefig(path, dpi=150, facecolor="white")
     console.print(f"drawn in {path}")
@@ -300,7 +326,7 @@ def figure(
         raise typer.Exit(1)
 
 # %% ../nbs/library/19_cli.ipynb #paper-figure-parts
-def _look(item: str, scale: str, name: str, runs: Path):
+def _look(item: str, scale: str, name: str, runs: Path, until: float):
     """Figure 2 or 3, from the encoders of the first seed."""
     from ciper.figures import figure_2, figure_3
     from ciper.plans import plan, test_images, trained
@@ -308,11 +334,13 @@ def _look(item: str, scale: str, name: str, runs: Path):
 
     jobs = plan(item, scale, [0], [name])
     _have_data(jobs)
-    shown = {job.recipe.method: trained(job, runs) for job in jobs}
-    test = test_images(jobs[0])
+    images = training_images(jobs[0].recipe, False), test_images(jobs[0])
+    shown = {
+        job.recipe.method: trained(job, runs, images, until) for job in jobs
+    }
     if item == "figure 2":
-        return figure_2(shown, test)
-    return figure_3(shown, training_images(jobs[0].recipe, False), test)
+        return figure_2(shown, images[1])
+    return figure_3(shown, *images)
 
 
 def _ablation(item: str, results: list, names: tuple[str, ...]):
@@ -393,10 +421,10 @@ def main() -> None:
     warnings.showwarning = _warn
     try:
         code = app(standalone_mode=False)
+    except (FloatingPointError, TimeoutError) as error:
+        code = _complain(error, 1)
     except (USAGE_ERROR, ValueError, OSError, ImportError) as error:
         code = _complain(error, 2)
-    except FloatingPointError as error:
-        code = _complain(error, 1)
     except (KeyboardInterrupt, typer.Abort):
         code = _complain("stopped", 130)
     sys.exit(code)

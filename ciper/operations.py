@@ -19,6 +19,7 @@ from torchvision.transforms.v2.functional import equalize
 # %% ../nbs/library/01_operations.ipynb #library-imports
 from ciper.augment import (
     Operation,
+    _beside,
     _check_range,
     _check_whole,
     _uniform,
@@ -136,7 +137,7 @@ class Translation(Operation):
         return tuple(Parameter("translation", name, *rest) for name in names)
 
     def draw(self, n, generator, image_size):
-        pixels = torch.tensor(image_size[::-1], device=generator.device)
+        pixels = _beside(image_size[::-1], generator.device)
         shift = _uniform((n, 2), -self.fraction, self.fraction, generator)
         return (shift * pixels).round() / pixels
 

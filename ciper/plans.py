@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['TEST_IMAGES', 'STAND_IN', 'ALPHAS', 'OPERATIONS', 'ROWS', 'DATA', 'Job', 'data_name', 'is_done', 'result_path',
-           'trained', 'test_images', 'look_inside', 'neighbor_count', 'object_masks', 'saliency_scores', 'work',
-           'settings_of', 'jobs_of', 'data_of', 'plan', 'finished', 'finished_at']
+           'trained', 'test_images', 'neighbors_watch', 'look_inside', 'neighbor_count', 'object_masks',
+           'saliency_scores', 'work', 'settings_of', 'jobs_of', 'data_of', 'plan', 'finished', 'paper_scales',
+           'finished_at']
 
 # %% ../nbs/library/14_plans.ipynb #imports
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from .data import POSE, ImageData, check_choice
 from .datasets import load
 from .explain import mass_inside, mass_ratio, neighbor_share, saliency
 from .methods import METHODS
-from .probe import embed, evaluate, fit_linear
+from .probe import embed, evaluate, fit_linear, knn_accuracy
 from ciper.results import (
     Result,
     load_result,
@@ -30,8 +32,10 @@ from ciper.results import (
 from ciper.train import (
     CHECKPOINT,
     ENCODER,
-    SCALES,
     Recipe,
+    Run,
+    Watch,
+    base_scale,
     fit,
     load_run,
     recipe_at,
@@ -45,7 +49,7 @@ class Job:
 
     Attributes:
         recipe: all settings of the training.
-        scale: "smoke", "laptop" or "paper".
+        scale: as in `ciper.train.base_scale`.
     """
 
     recipe: Recipe
@@ -102,24 +106,31 @@ def result_path(job: Job, results: str | Path) -> Path:
     return Path(results, f"{job.name}.json")
 
 # %% ../nbs/library/14_plans.ipynb #train
-def trained(job: Job, runs: str | Path, train: ImageData | None = None):
+def trained(
+    job: Job,
+    runs: str | Path,
+    images: tuple[ImageData, ImageData] | None = None,
+    until: float = math.inf,
+) -> Run:
     """The job's run: read where it is finished, else trained or resumed.
 
     Args:
         job: what to train.
         runs: the folder of all runs.
-        train: the images of the recipe, where they are loaded already.
+        images: to train and to test on, where they are loaded already.
+        until: as in `ciper.train.fit`.
     """
-    folder = Path(runs, job.name)
+    folder, recipe = Path(runs, job.name), job.recipe
     if (folder / ENCODER).exists():
         run = load_run(folder)
-        if run.recipe == job.recipe:
+        if run.recipe == recipe:
             return run
-    train = training_images(job.recipe, False) if train is None else train
+    images = images or (training_images(recipe, False), test_images(job))
+    how = dict(progress=False, watch=neighbors_watch(*images), until=until)
     try:
-        run = fit(job.recipe, train, folder, resume=True, progress=False)
+        run = fit(recipe, images[0], folder, resume=True, **how)
     except FileExistsError:  # it was begun with other settings
-        run = fit(job.recipe, train, folder, overwrite=True, progress=False)
+        run = fit(recipe, images[0], folder, overwrite=True, **how)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return run
 
@@ -130,8 +141,19 @@ TEST_IMAGES = {"smoke": 256, "laptop": 3000, "paper": 0}
 def test_images(job: Job) -> ImageData:
     """The unseen images that the job's encoder is scored on."""
     data = load(job.recipe.data, job.recipe.size, "test", progress=False)
-    count = TEST_IMAGES[job.scale]
+    count = TEST_IMAGES[base_scale(job.scale)[0]]
     return data.sample(count) if 0 < count < len(data) else data
+
+
+def neighbors_watch(train: ImageData, test: ImageData) -> Watch:
+    """What a training is watched by: nearest-neighbor accuracy."""
+    some = [data.sample(min(len(data), 10_000)) for data in (train, test)]
+
+    def watch(encoder: nn.Module) -> dict[str, float]:
+        pairs = [(embed(encoder, s.images), s.labels.cpu()) for s in some]
+        return {"knn_accuracy": knn_accuracy(*pairs[0], *pairs[1])}
+
+    return watch
 
 # %% ../nbs/library/14_plans.ipynb #inside
 def look_inside(
@@ -183,12 +205,18 @@ def saliency_scores(
     }
 
 # %% ../nbs/library/14_plans.ipynb #work
-def work(job: Job, results: str | Path, runs: str | Path) -> None:
-    """Train what a job asks for, measure it and keep the result."""
+def work(
+    job: Job, results: str | Path, runs: str | Path, until: float = math.inf
+) -> None:
+    """Train what a job asks for, measure it and keep the result.
+
+    Raises:
+        OutOfTime: the training would not end by `until`; it is kept.
+    """
     if is_done(job, results):
         return
     train, test = training_images(job.recipe, False), test_images(job)
-    run = trained(job, runs, train)
+    run = trained(job, runs, (train, test), until)
     metrics = evaluate(run.encoder, train, test)
     if job.recipe.views == "dataset" or job.recipe.method == "random":
         metrics |= look_inside(run.encoder, train, test)
@@ -213,10 +241,13 @@ _PAPER = {
 
 def settings_of(data: str, scale: str) -> dict:
     """The settings of the recipe that a data set has at a scale."""
-    check_choice("scale", scale, SCALES)
-    if scale == "laptop":
-        return _LAPTOP.get(data, _LAPTOP_PHOTOS)
-    return _SMOKE if scale == "smoke" else _PAPER.get(data, {})
+    base, changes = base_scale(scale)
+    usual = {
+        "smoke": _SMOKE,
+        "laptop": _LAPTOP.get(data, _LAPTOP_PHOTOS),
+        "paper": _PAPER.get(data, {}),
+    }
+    return usual[base] | changes
 
 # %% ../nbs/library/14_plans.ipynb #jobs
 def jobs_of(
@@ -240,7 +271,8 @@ OPERATIONS = ("crop", "flip", "jitter", "grayscale")  # Figure 4, left
 ROWS = {
     "table 2": _rows("random simclr ciper", "image")
     + _rows("simclr ciper", "dataset"),
-    "table 3": _rows("random simclr predictive ciper essl", "image"),
+    "table 3": _rows("random simclr predictive ciper essl", "image")
+    + [dict(method="ciper", preset="simclr")],
     "figure 2": _rows("simclr ciper", "dataset"),
     "figure 3": _rows("simclr ciper", "dataset"),
     "figure 4a": _rows("ciper", "image")
@@ -268,7 +300,7 @@ _LAPTOP_DATA = {
 
 def data_of(item: str, scale: str) -> tuple[str, ...]:
     """The data sets of a table or figure: the paper's, or what stands in."""
-    if scale == "paper":
+    if base_scale(scale)[0] == "paper":
         return DATA[item]
     return _LAPTOP_DATA.get(
         item, tuple(STAND_IN.get(d, d) for d in DATA[item])
@@ -286,7 +318,7 @@ def plan(
     Args:
         item: "table 2", "table 3", "figure 2", "figure 3", "figure 4a" or
             "figure 4b"; Table 1 and Figure 1 need no training.
-        scale: "smoke", "laptop" or "paper".
+        scale: as in `ciper.train.base_scale`.
         seeds: the seeds to train each row with.
         data: other data sets than the usual ones of the scale.
 
@@ -312,13 +344,19 @@ def finished(jobs: Iterable[Job], results: str | Path) -> list[Result]:
     return [load_result(path) for path in paths]
 
 
+def paper_scales(results: str | Path) -> list[str]:
+    """The scales of the paper's size that have results, by their epochs."""
+    found = {path.name for path in Path(results).glob("*/paper*")}
+    return sorted(found, key=lambda scale: recipe_at(scale).epochs)
+
+
 def finished_at(
     scale: str, results: str | Path, photos: Sequence[str] = ()
 ) -> list[Result]:
     """All results of the paper's tables and figures at a scale.
 
     Args:
-        scale: "smoke", "laptop" or "paper".
+        scale: as in `ciper.train.base_scale`.
         results: the folder of result files.
         photos: what stands in for CIFAR-10, if not the usual.
     """

@@ -79,6 +79,7 @@ class Result:
     images_per_second: float
     command: str  # what to type to get it again
     provenance: dict[str, Any] = field(default_factory=provenance)
+    knn_curve: list[list[int | float]] = field(default_factory=list)
 
     def __post_init__(self):
         for part in (self.experiment, self.scale, self.method):
@@ -125,6 +126,11 @@ def run_result(
         train_seconds=run.seconds,
         images_per_second=mean(speeds) if speeds else 0.0,
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        knn_curve=[
+            [i, epoch["knn_accuracy"]]
+            for i, epoch in enumerate(run.history, 1)
+            if "knn_accuracy" in epoch
+        ],
     )
 
 # %% ../nbs/library/11_results.ipynb #save

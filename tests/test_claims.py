@@ -193,7 +193,7 @@ def test_a_claim_that_the_results_bear_out_holds():
     p = stats.ttest_rel(CIPER, SIMCLR).pvalue
     assert judged == (
         PHOTOS[0],
-        "digits",
+        "Digits",
         f"84.4, 81 (p = {p:.2g})",
         "holds",
         5,
@@ -274,7 +274,7 @@ def test_a_claim_of_two_data_sets_names_both_and_counts_the_fewest():
     made = trainings(item[0], "turntable", item[1], values)
     made += trainings(item[0], "turntable-rooms", item[1], fewer)
     judged = judge(claim, made, STAND_INS)
-    assert judged.data == "turntable, turntable-rooms"
+    assert judged.data == "Turntable, Turntable-rooms"
     assert (judged.verdict, judged.n) == ("does not hold", 3)
 
 
@@ -293,7 +293,7 @@ def test_the_table_has_a_row_for_each_claim_with_results():
     assert row == {
         "claim": "CIPER improves on SimCLR with image augmentations",
         "where": "4.2, Table 3",
-        "data": "digits",
+        "data": "Digits",
         "ours": f"84.4, 81 (p = {p:.2g})",
         "paper": "92.2 ± 0.3, 91.7 ± 0.1",
         "verdict": "**holds**",
@@ -304,7 +304,7 @@ def test_the_table_has_a_row_for_each_claim_with_results():
 def test_the_table_has_each_photographs_claim_once_a_data_set():
     made = photos() + photos(CIPER, SIMCLR, "turntable")
     found = rows(claims_table(made, "laptop"))
-    assert [row["data"] for row in found] == ["digits", "turntable"]
+    assert [row["data"] for row in found] == ["Digits", "Turntable"]
     verdicts = [row["verdict"] for row in found]
     assert verdicts == ["**holds**", "**does not hold**"]
 
@@ -312,21 +312,28 @@ def test_the_table_has_each_photographs_claim_once_a_data_set():
 def test_the_table_takes_other_photographs():
     made = photos() + photos(data="cifar10")
     (row,) = rows(claims_table(made, "laptop", ["cifar10"]))
-    assert row["data"] == "cifar10"
+    assert row["data"] == "CIFAR-10"
 
 
 def test_the_table_leaves_other_scales_out():
     made = photos() + photos(CIPER, SIMCLR, scale="smoke")
+    made += photos(CIPER, SIMCLR, scale="laptop-3")
     assert claims_table(made, "laptop") == claims_table(photos(), "laptop")
 
 
-def test_at_paper_scale_the_papers_own_data_are_judged():
-    made = photos(data="cifar10", scale="paper")
+def test_fewer_epochs_are_judged_on_what_stands_in_as_well():
+    (row,) = rows(claims_table(photos(scale="laptop-3"), "laptop-3"))
+    assert (row["data"], row["verdict"]) == ("Digits", "**holds**")
+
+
+@pytest.mark.parametrize("scale", ["paper", "paper-100"])
+def test_at_paper_scale_the_papers_own_data_are_judged(scale):
+    made = photos(data="cifar10", scale=scale)
     values = {"ciper-dataset": [6.5, 6.6], "simclr-dataset": [40.0, 41.0]}
     item = "table 2", "tdw", "view_mse_steps"
-    made += trainings(*item, values, "paper")
-    found = rows(claims_table(made, "paper"))
-    assert [row["data"] for row in found] == ["cifar10", "tdw"]
+    made += trainings(*item, values, scale)
+    found = rows(claims_table(made, scale))
+    assert [row["data"] for row in found] == ["CIFAR-10", "TDW"]
 
 
 def test_every_claim_has_a_row_once_everything_is_trained():

@@ -138,6 +138,7 @@ def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     said, error = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert f"stopped; whole epochs are kept in {out}." in said
     assert f"--out {out} --resume" in said
     assert "Traceback" not in error
     assert (out / "checkpoint.safetensors").exists()

@@ -1,7 +1,13 @@
-"""The commands table, figure and claims, at smoke scale in this process."""
+"""The commands table, figure and claims, at smoke scale in this process.
+
+And what they and train do when their time is up.
+"""
 
 import json
+import math
+import shlex
 import sys
+import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -13,7 +19,7 @@ from invented import result
 from PIL import Image
 from rich.console import Console
 
-from ciper import cli, figures, plans
+from ciper import cli, figures, load_run, plans, train
 from ciper.explain import map_2d
 from ciper.plans import plan
 from ciper.results import save_result
@@ -145,16 +151,17 @@ def test_a_failing_training_leaves_the_others_results(tmp_path, monkeypatch):
         patch.setattr(plans, "fit", fails)
         done = ciper("table", 3, *DIGITS, *where)
     assert done.code == 1
-    assert "4 finished, 1 failed" in done.out
+    assert "5 finished, 1 failed" in done.out
     assert row(done.out, "SimCLR, image views")
     assert "digits/smoke/predictive-image-0: FloatingPointError" in done.out
     names = {path.stem for path in files(tmp_path / "results")}
-    rows = {"random", "simclr-image", "ciper-image", "essl-image"}
-    assert names == {f"{row}-0" for row in rows}
+    rows = "random simclr-image ciper-image essl-image"
+    rows += " ciper-image-preset=simclr"
+    assert names == {f"{row}-0" for row in rows.split()}
     before = files(tmp_path / "results")
     again = ciper("table", 3, *DIGITS, *where)
     assert again.code == 0
-    assert "1 finished, 4 done before" in again.out
+    assert "1 finished, 5 done before" in again.out
     assert files(tmp_path / "results").items() > before.items()
     assert "6× (" in row(again.out, "E-SSL, image views")
 
@@ -171,7 +178,9 @@ def test_a_failing_training_leaves_the_others_results(tmp_path, monkeypatch):
         (["figure", 2, "--scale", "smke"], "did you mean 'smoke'"),
         (["claims", "--scale", "smke"], "did you mean 'smoke'"),
         (["table", 3, "--data", "digist"], "did you mean 'digits'"),
+        (["table", 2, "--scale", "smoke-x"], "number of epochs, as in smoke"),
         (["table", 2, "--seeds", 0], "--seeds"),
+        (["table", 2, "--minutes", -1], "--minutes"),
         (["table", 3, *DIGITS, "--engine", "rya"], "must be local or ray"),
         (["table"], "NUMBER"),
     ],
@@ -250,7 +259,7 @@ def test_the_claims_are_judged_by_the_results_there_are(tmp_path):
     done = ciper("claims", *options)
     assert done.code == 0
     (line,) = (x for x in done.out.splitlines() if "CIPER improves" in x)
-    assert "digits" in line and " holds " in line
+    assert "Digits" in line and " holds " in line
     assert "92.2 ± 0.3, 91.7 ± 0.1" in line
     (line,) = (x for x in done.out.splitlines() if "beats CIPER" in x)
     assert "does not hold" in line
@@ -275,3 +284,70 @@ def test_a_damaged_result_is_named_and_left_out(tmp_path, capsys):
     assert done.code == 0
     error = capsys.readouterr().err
     assert "ciper: warning: skipped" in error and path.name in error
+
+
+# in time
+
+
+def test_a_table_stops_in_time_and_the_same_command_goes_on(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(plans._SMOKE, "images", 32)  # one batch an epoch
+    command = ["table", 3, "--scale", "smoke-11", *DIGITS[2:]]
+    command += ["--results", tmp_path / "results", "--runs", tmp_path / "runs"]
+    done = ciper(*command, "--minutes", 0)
+    assert done.code == 1
+    assert "1 finished, 5 to be done later" in done.out
+    assert row(done.out, "SimCLR, image views").count("–") == 2
+    assert [path.stem for path in files(tmp_path / "results")] == ["random-0"]
+    again = ciper(*command)
+    assert again.code == 0
+    assert "5 finished, 1 done before" in again.out
+    found = files(tmp_path / "results/digits/smoke-11")
+    assert len(found) == 6
+    for path, content in found.items():
+        epochs = [epoch for epoch, _ in json.loads(content)["knn_curve"]]
+        assert epochs == ([] if path.stem == "random-0" else [10])
+
+
+@pytest.mark.parametrize("number", ["4a", "4b"])
+def test_a_figure_without_results_yet_says_what_is_left(number, tmp_path):
+    options = ["--scale", "smoke", "--seeds", 1, "--data", "turntable"]
+    options += ["--results", tmp_path / "results", "--runs", tmp_path / "runs"]
+    out = tmp_path / "figure.png"
+    done = ciper("figure", number, *options, "--minutes", 0, "--out", out)
+    assert done.code == 1
+    count = len(plans.ROWS[f"figure {number}"])
+    assert f"0 finished, {count} to be done later" in done.out
+
+
+def test_a_figure_of_encoders_that_are_not_trained_in_time_is_not_drawn(
+    tmp_path, capsys
+):
+    out = tmp_path / "figure.png"
+    options = ["--scale", "smoke", "--runs", tmp_path / "runs", "--out", out]
+    done = ciper("figure", 2, *options, "--minutes", 0)
+    assert done.code == 1 and not out.exists()
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line == "ciper: error: time is up after 0 of 1 epochs"
+
+
+def test_a_training_stops_in_time_and_says_how_to_go_on(tmp_path):
+    options = ["--data", "digits", "--method", "simclr", "--size", 8]
+    options += ["--scale", "smoke-2", "--batch-size", 512]
+    options += ["--out", tmp_path / "run"]
+    done = ciper("train", *options, "--minutes", 0)
+    assert done.code == 1
+    assert "time is up after 0 of 2 epochs; whole epochs are" in done.out
+    times = iter([0, 0, 0, 0, math.inf])
+    clock = SimpleNamespace(
+        time=times.__next__, perf_counter=time.perf_counter
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "time", clock)
+        done = ciper("train", *options, "--minutes", 9, "--resume")
+    assert done.code == 1
+    assert "time is up after 1 of 2 epochs; whole epochs are" in done.out
+    _, told = done.out.split("Go on with: ciper ")
+    assert ciper(*shlex.split(told)).code == 0
+    assert len(load_run(tmp_path / "run").history) == 2

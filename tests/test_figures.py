@@ -1,5 +1,7 @@
 """The figures: the numbers drawn are the numbers measured."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -8,7 +10,14 @@ from invented import Reader, result, turning
 
 from ciper import Encoder, Run, embed, figures, fit_linear, load, recipe_at
 from ciper.explain import map_2d, neighbor_share, saliency
-from ciper.figures import figure_1, figure_2, figure_3, figure_4a, figure_4b
+from ciper.figures import (
+    figure_1,
+    figure_2,
+    figure_3,
+    figure_4a,
+    figure_4b,
+    figure_epochs,
+)
 from ciper.plans import ALPHAS, OPERATIONS, object_masks, plan
 
 
@@ -169,7 +178,7 @@ def ablations():
 
 def test_the_bars_are_the_mean_accuracies_without_each_operation(ablations):
     fig = figure_4a(ablations, ["digits", "turntable"])
-    assert [ax.get_title() for ax in fig.axes] == ["digits", "turntable"]
+    assert [ax.get_title() for ax in fig.axes] == ["Digits", "Turntable"]
     for ax, data in zip(fig.axes, ("digits", "turntable")):
         ticks = [tick.get_text() for tick in ax.get_xticklabels()]
         assert ticks == ["nothing", *OPERATIONS]
@@ -255,4 +264,43 @@ def test_a_weight_without_results_is_left_out_at_its_place(weighted):
 def test_the_legend_names_the_data(weighted):
     fig = figure_4b(weighted, [ROOMS, "turntable"])
     legend = fig.axes[0].get_legend().get_texts()
-    assert [text.get_text() for text in legend] == [ROOMS, "turntable"]
+    titles = ["Turntable-rooms", "Turntable"]
+    assert [text.get_text() for text in legend] == titles
+
+
+def watched(seed, method, **changes):
+    """A result whose accuracy is the epoch, a percent more for each seed."""
+    job = plan("table 3", "smoke-30", [seed], ["digits"])[0]
+    job = replace(job, recipe=replace(job.recipe, method=method, **changes))
+    curve = [[epoch, (epoch + seed) / 100] for epoch in (10, 20, 30 - seed)]
+    return replace(result(job), knn_curve=curve)
+
+
+def test_the_curves_are_means_over_trainings_where_all_were_watched():
+    results = [watched(seed, "ciper") for seed in (0, 1)]
+    results += [watched(0, "simclr"), result(plan("table 3")[0])]
+    ax = figure_epochs(results).axes[0]
+    both, one = (container.lines[0] for container in ax.containers)
+    assert [*both.get_xdata()] == [10, 20]  # one was not watched at 30
+    assert both.get_ydata() == pytest.approx([10.5, 20.5])
+    assert one.get_ydata() == pytest.approx([10, 20, 30])
+    spread = ax.containers[0].lines[2][0].get_segments()[0][:, 1]
+    assert spread == pytest.approx([10.5 - 0.5**0.5, 10.5 + 0.5**0.5])
+
+
+def test_a_second_row_of_a_method_is_dashed():
+    rows = watched(0, "ciper"), watched(0, "ciper", preset="simclr")
+    ax = figure_epochs(rows).axes[0]
+    styles = [
+        container.lines[0].get_linestyle() for container in ax.containers
+    ]
+    assert styles == ["-", "--"]
+
+
+def test_figures_without_results_are_empty():
+    for fig in (
+        figure_4a([], ["digits"]),
+        figure_4b([], []),
+        figure_epochs([]),
+    ):
+        assert not fig.axes[0].lines

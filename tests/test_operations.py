@@ -138,7 +138,9 @@ def test_a_batch_is_its_images_one_by_one(operation):
 def test_every_step_stays_on_the_device_of_the_images(c, at):
     chain = Augment([*EVERY, *Augment.preset("paper", 12).operations])
     k, o = len(chain.schema), len(chain.operations)
-    with FakeTensorMode():  # tensors without numbers, on a GPU nobody has
+    with FakeTensorMode(
+        allow_non_fake_inputs=True
+    ):  # tensors without numbers, on a GPU nobody has
         images = torch.empty(6, c, 16, 16, dtype=torch.uint8, device="cuda")
         flags = torch.empty(6, o, dtype=torch.bool, device=at)
         params = Params(torch.empty(6, k, device=at), flags, chain.schema)

@@ -7,7 +7,7 @@ import torch
 from invented import Reader, result, turning
 
 import ciper.render as turntable
-from ciper import AugmentedViews, load, plans
+from ciper import AugmentedViews, ImageData, load, plans, train
 from ciper.plans import (
     ALPHAS,
     DATA,
@@ -21,7 +21,9 @@ from ciper.plans import (
     jobs_of,
     look_inside,
     neighbor_count,
+    neighbors_watch,
     object_masks,
+    paper_scales,
     plan,
     result_path,
     saliency_scores,
@@ -30,7 +32,7 @@ from ciper.plans import (
 )
 from ciper.results import load_result, save_result
 from ciper.sweep import sweep
-from ciper.train import load_run, recipe_at
+from ciper.train import OutOfTime, load_run, recipe_at
 
 SCALES = "smoke", "laptop", "paper"
 
@@ -67,7 +69,8 @@ def weights(run):
         ),
         (
             "table 3",
-            "random simclr-image predictive-image ciper-image essl-image",
+            "random simclr-image predictive-image ciper-image essl-image "
+            "ciper-image-preset=simclr",
         ),
         ("figure 2", "simclr-dataset ciper-dataset"),
         ("figure 3", "simclr-dataset ciper-dataset"),
@@ -128,10 +131,10 @@ def test_every_seed_and_data_set_has_every_row():
 
 def test_equal_settings_are_one_job_over_all_tables():
     jobs = [j for item in ROWS for j in plan(item, "laptop", [0])]
-    # table 2: 10; table 3: 10 less 3 that turntable has in table 2;
+    # table 2: 10; table 3: 12 less 3 that turntable has in table 2;
     # figure 4a: 4 left out; figure 4b: 5 other weights on 2 data sets
-    assert len(jobs) == 10 + 10 + 2 + 2 + 5 + 12
-    assert len(set(jobs)) == 10 + 7 + 0 + 0 + 4 + 10
+    assert len(jobs) == 10 + 12 + 2 + 2 + 5 + 12
+    assert len(set(jobs)) == 10 + 9 + 0 + 0 + 4 + 10
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -170,7 +173,6 @@ def test_the_paper_scale_has_the_settings_of_section_4_1(data, settings):
         learning_rate=0.03,
         momentum=0.9,
         weight_decay=5e-4,
-        preset="paper",
         images=0,
     )
     items = [item for item in ROWS if data in DATA[item]]
@@ -179,6 +181,8 @@ def test_the_paper_scale_has_the_settings_of_section_4_1(data, settings):
     assert recipes
     for name, value in (common | settings).items():
         assert {getattr(r, name) for r in recipes} == {value}, name
+    other = {job.label for job in jobs if job.recipe.preset != "paper"}
+    assert other <= {"ciper-image-preset=simclr"}
 
 
 @pytest.mark.parametrize(
@@ -202,6 +206,25 @@ def test_other_photographs_get_the_settings_of_photographs():
     (job, *_) = plan("table 3", "laptop", [0], ["cifar10-jpeg"])
     r = job.recipe
     assert (r.size, r.images, r.epochs, r.width) == (24, 20_000, 15, 0.25)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("data", ["digits", "core50"])
+def test_a_number_after_the_scale_changes_the_epochs_alone(scale, data):
+    jobs = plan("table 3", scale, [0, 1], [data])
+    found = plan("table 3", f"{scale}-3", [0, 1], [data])
+    assert [job.recipe for job in found] == [
+        replace(job.recipe, epochs=3) for job in jobs
+    ]
+    assert {job.name.split("/")[1] for job in found} == {f"{scale}-3"}
+
+
+def test_a_number_after_the_scale_leaves_the_data_and_test_images_alone():
+    for item in ROWS:
+        for scale in SCALES:
+            assert data_of(item, f"{scale}-7") == data_of(item, scale)
+    recipe = recipe_at("smoke-7", data="digits", size=16)
+    assert len(plans.test_images(Job(recipe, "smoke-7"))) == 256
 
 
 def test_the_cost_is_what_is_encoded():
@@ -228,6 +251,7 @@ def test_a_sweep_accepts_the_cost_of_every_job(scale):
     [
         (("table 1",), "unknown table or figure 'table 1': did you mean"),
         (("table 2", "labtop"), "unknown scale 'labtop': did you mean 'lap"),
+        (("table 2", "laptop-x"), "a number of epochs, as in laptop-100"),
     ],
 )
 def test_an_unknown_plan_is_refused(arguments, message):
@@ -300,6 +324,7 @@ def test_working_twice_trains_once(job, tmp_path, monkeypatch):
     work(job, *folders)
     found = load_result(result_path(job, folders[0]))
     assert found.metrics.keys() == {"linear_accuracy", "knn_accuracy"}
+    assert found.knn_curve == []  # no ten epochs
     assert is_done(job, folders[0])
     monkeypatch.setattr(plans, "fit", no_training)
     monkeypatch.setattr(plans, "evaluate", no_training)
@@ -344,6 +369,36 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert not (folder / "checkpoint.safetensors").exists()
 
 
+def test_the_curve_ends_with_what_the_encoder_scores(
+    job, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train, "WATCH_EVERY", 1)
+    job = replace(job, recipe=replace(job.recipe, epochs=2))
+    work(job, tmp_path, tmp_path / "runs")
+    found = load_result(result_path(job, tmp_path))
+    (first, _), last = found.knn_curve
+    assert first == 1 and last == [2, found.metrics["knn_accuracy"]]
+
+
+def test_what_time_is_up_for_has_no_result_and_is_kept(job, tmp_path):
+    folders = tmp_path / "results", tmp_path / "runs"
+    with pytest.raises(OutOfTime, match="after 0 of 1 epochs"):
+        work(job, *folders, until=0.0)
+    assert not is_done(job, folders[0])
+    assert (folders[1] / job.name / "recipe.json").exists()
+    work(job, *folders)
+    assert is_done(job, folders[0])
+
+
+def test_a_finished_training_is_measured_when_time_is_up(
+    job, tmp_path, monkeypatch
+):
+    trained(job, tmp_path / "runs")
+    monkeypatch.setattr(plans, "fit", no_training)
+    work(job, tmp_path / "results", tmp_path / "runs", until=0.0)
+    assert is_done(job, tmp_path / "results")
+
+
 def test_a_finished_run_is_read(job, tmp_path, monkeypatch):
     first = trained(job, tmp_path)
     monkeypatch.setattr(plans, "fit", no_training)
@@ -381,6 +436,29 @@ def test_only_dataset_views_and_random_encoders_are_looked_into(
         "simclr-dataset": True,
         "ciper-dataset": True,
     }
+
+
+# watched
+
+
+def test_a_training_is_watched_by_the_votes_of_unseen_images_neighbors():
+    watch = neighbors_watch(turning(), turning())
+    assert watch(Reader()) == {"knn_accuracy": 1.0}
+    assert watch(Reader(apart=0.0))["knn_accuracy"] < 0.5
+
+
+def test_ten_thousand_images_are_enough_to_watch(monkeypatch):
+    sizes = []
+
+    def embed(encoder, images):
+        sizes.append(len(images))
+        return torch.ones(len(images), 1)
+
+    monkeypatch.setattr(plans, "embed", embed)
+    pixels = torch.zeros(10_007, 3, 1, 1, dtype=torch.uint8)
+    many = ImageData("many", pixels, torch.zeros(10_007).long(), ("one",))
+    neighbors_watch(many, many.sample(10))(Reader())
+    assert sizes == [10_000, 10]
 
 
 # a look inside
@@ -470,3 +548,11 @@ def test_even_saliency_has_the_mass_of_the_objects_area(rooms, monkeypatch):
     share = object_masks(rooms).float().mean().item()
     assert scores["mass_inside"] == pytest.approx(share)
     assert scores["mass_ratio"] == pytest.approx(1)
+
+
+def test_scales_of_the_papers_size_are_ordered_by_their_epochs(tmp_path):
+    for place in ("a/paper", "a/laptop", "a/paper-200", "b/paper-100"):
+        (tmp_path / place).mkdir(parents=True)
+    expected = ["paper-100", "paper-200", "paper"]
+    assert paper_scales(tmp_path) == expected
+    assert paper_scales(tmp_path / "nowhere") == []

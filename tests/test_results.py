@@ -16,6 +16,7 @@ import torch
 from scipy import stats
 
 import ciper
+from ciper import Encoder, Run, recipe_at
 from ciper.results import (
     Result,
     Summary,
@@ -24,6 +25,7 @@ from ciper.results import (
     paired_difference,
     provenance,
     results_table,
+    run_result,
     save_result,
     summarize,
 )
@@ -158,6 +160,26 @@ def test_a_saved_result_is_loaded_equal(tmp_path):
     path = save_result(result, tmp_path)
     assert path == tmp_path / "table2" / "laptop" / "ciper-0.json"
     assert load_results(tmp_path) == [result]
+
+
+def test_a_curve_is_kept_and_a_file_without_one_is_read(tmp_path):
+    result = make(knn_curve=[[10, 0.5], [20, 0.625]])
+    path = save_result(result, tmp_path)
+    assert load_result(path) == result
+    content = json.loads(path.read_text())
+    del content["knn_curve"]
+    path.write_text(json.dumps(content))
+    assert load_result(path) == make() and make().knn_curve == []
+
+
+def test_the_record_of_a_run_has_the_epochs_that_were_watched():
+    epochs = [{"seconds": 1.5, "images_per_second": 8.0} for _ in range(20)]
+    epochs[9]["knn_accuracy"], epochs[19]["knn_accuracy"] = 0.5, 0.625
+    recipe = recipe_at("smoke-20", data="digits")
+    run = Run(recipe, Encoder(width=0.125), epochs)
+    record = run_result("digits", "smoke-20", run, {})
+    assert record.knn_curve == [[10, 0.5], [20, 0.625]]
+    assert record.train_seconds == 30
 
 
 def test_the_file_has_its_format_sorted_keys_and_readable_floats(tmp_path):

@@ -41,6 +41,8 @@ def work(job):
         raise ValueError("first line\nsecond line")
     if job.kind == "interrupt":
         raise KeyboardInterrupt
+    if job.kind == "late":
+        raise TimeoutError
     Path(job.name).write_text("result")
 
 
@@ -110,6 +112,31 @@ def test_a_failed_job_is_tried_again_by_the_next_sweep():
     quiet([Job(1, "bad")], work, done)
     report = quiet([Job(1, "bad")], lambda job: Path(job.name).touch(), done)
     assert report.ok and report.finished == ("bad-1",)
+
+
+IN_TIME = {"later": (TimeoutError,)}
+LATE = [Job(1), Job(4, "late"), Job(5)]
+
+
+def test_when_time_is_up_nothing_has_failed_and_nothing_more_is_begun():
+    report = quiet(LATE, work, done, **IN_TIME)
+    assert report.finished == ("good-1",) and not report.failed
+    assert report.later == ("late-4", "good-5") and not report.ok
+    assert str(report) == "1 finished, 2 to be done later; took 0:00:00"
+    assert began() == ["good-1", "late-4"]
+
+
+def test_the_same_sweep_goes_on_when_there_is_time():
+    quiet(LATE, work, done, **IN_TIME)
+    report = quiet(LATE, lambda job: Path(job.name).touch(), done, **IN_TIME)
+    assert report.ok and report.skipped == ("good-1",)
+    assert report.finished == ("late-4", "good-5") and not report.later
+
+
+def test_a_timeout_that_was_not_announced_is_a_failure():
+    report = quiet(LATE, work, done)
+    assert report.finished == ("good-1", "good-5") and not report.later
+    assert report.failed["late-4"].startswith("TimeoutError: ")
 
 
 def test_an_interrupt_is_raised_again_and_stops_the_sweep():
@@ -228,6 +255,12 @@ def test_a_failure_shortens_the_rest_and_is_shown_at_once(lines):
     assert any("05:00 gone, 25:00 to go, 1 left" in line for line in shown)
 
 
+def test_what_is_left_for_later_is_not_shown_as_failed(lines):
+    shown = lines(LATE, cost=lambda job: job.number, **IN_TIME)
+    assert any("01:00 gone" in line for line in shown)
+    assert not any("failed" in line for line in shown)
+
+
 def test_what_was_done_before_does_not_count(lines):
     Path("good-9").touch()
     shown = lines([Job(1), Job(9), Job(2)], cost=lambda job: job.number)
@@ -273,6 +306,7 @@ JOBS = [
     Job(3, "suicide"),  # just after writing its result
     Job(4, "bad"),
     Job(5),
+    Job(6, "late"),
 ]
 
 
@@ -280,9 +314,13 @@ def cluster_work(job):
     import ray
 
     write("began", job.name, os.getpid())
+    if job.kind == "late":
+        raise TimeoutError
     time.sleep(0.3)
     while job.kind == "killed" and not Path("was-killed").exists():
         time.sleep(0.05)
+    while job.number == 0 and not Path("completed").exists():
+        time.sleep(0.05)  # so that the other machine has to work, too
     if job.kind == "bad":
         raise ValueError("first line\nsecond line")
     node = ray.get_runtime_context().get_node_id()
@@ -340,13 +378,14 @@ def swept(cluster, tmp_path_factory):
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            yield quiet(JOBS, cluster_work, done, engine="ray"), folder
+            how = dict(engine="ray", **IN_TIME)
+            yield quiet(JOBS, cluster_work, done, **how), folder
     finally:
         ended.set()
         killer.join()
 
 
-GOOD = [job.name for job in JOBS if job.kind != "bad"]
+GOOD = [job.name for job in JOBS if job.kind not in ("bad", "late")]
 
 
 def test_nothing_is_lost_when_workers_are_killed(swept):
@@ -374,6 +413,12 @@ def test_an_exception_on_the_cluster_is_not_retried_and_told_in_one_line(
     report, _ = swept
     assert [*report.failed] == ["bad-4"]
     assert report.failed["bad-4"].startswith("ValueError: first line (test_")
+
+
+def test_on_a_cluster_too_nothing_has_failed_when_time_is_up(swept):
+    report, _ = swept
+    assert report.later == ("late-6",)
+    assert not report.ok
 
 
 def test_both_machines_work_with_as_many_threads_as_processors(swept):

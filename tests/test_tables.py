@@ -6,12 +6,13 @@ import statistics
 import pytest
 from invented import result
 
-from ciper.plans import finished, plan
+from ciper.plans import DATA, data_of, finished, plan
 from ciper.results import Summary, save_result
 from ciper.tables import (
     COLUMNS,
     METRICS,
     costs,
+    data_title,
     row_name,
     scaled,
     shown_summaries,
@@ -49,7 +50,7 @@ def printed(text):
 
 
 ACCURACIES = 0.9123, 0.9251, 0.9004
-TITLE = "turntable: accuracy (%)"
+TITLE = "Turntable: accuracy (%)"
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_a_cell_is_mean_std_and_number_of_the_files(results):
     std = 100 * statistics.stdev(ACCURACIES)
     row = found["CIPER, image views"]
     assert row[TITLE] == f"{mean:.2f} ± {std:.2f} (3)" == "91.26 ± 1.24 (3)"
-    title = "turntable: view error (grid steps²)"
+    title = "Turntable: view error (grid steps²)"
     assert row[title] == "21.50 ± 1.00 (3)"
 
 
@@ -114,10 +115,10 @@ def test_results_of_other_figures_are_left_out(results):
 def test_the_numbers_beside_ours_are_those_of_table_2():
     found = cells(table("table 2", [], "laptop"))
     columns = [
-        "paper, core50: accuracy (%)",
-        "paper, tdw: accuracy (%)",
-        "paper, core50: session accuracy (%)",
-        "paper, tdw: view error (grid steps²)",
+        "paper, CORE50: accuracy (%)",
+        "paper, TDW: accuracy (%)",
+        "paper, CORE50: session accuracy (%)",
+        "paper, TDW: view error (grid steps²)",
     ]
     for label, numbers in printed(TABLE_2).items():
         row = found[row_name(label)]
@@ -126,10 +127,11 @@ def test_the_numbers_beside_ours_are_those_of_table_2():
 
 def test_the_numbers_beside_ours_are_those_of_table_3():
     found = cells(table("table 3", [], "laptop"))
+    beside = {k: v["paper, CIFAR-10: accuracy (%)"] for k, v in found.items()}
     for label, (number,) in printed(TABLE_3).items():
-        row = found[row_name(label)]
-        assert row["paper, cifar10: accuracy (%)"] == number
-    assert found["Random encoder"]["paper, cifar10: accuracy (%)"] == "–"
+        assert beside.pop(row_name(label)) == number
+    rows = "Random encoder", "CIPER, image views, preset = simclr"
+    assert beside == dict.fromkeys(rows, "–")
 
 
 def test_the_columns_of_the_paper_have_a_row_for_each_of_its_rows():
@@ -142,8 +144,8 @@ def test_table_2_has_the_stand_in_beside_each_column_of_the_paper():
     header = list(cells(table("table 2", [], "smoke"))["Random encoder"])
     names = [title.split(":")[0] for title in header]
     assert names == [
-        *("turntable-rooms", "paper, core50", "turntable", "paper, tdw"),
-        *("turntable-rooms", "paper, core50", "turntable", "paper, tdw"),
+        *("Turntable-rooms", "paper, CORE50", "Turntable", "paper, TDW"),
+        *("Turntable-rooms", "paper, CORE50", "Turntable", "paper, TDW"),
     ]
 
 
@@ -151,9 +153,25 @@ def test_table_3_takes_other_photographs():
     jobs = plan("table 3", "laptop", [0], ["cifar10"])
     made = [result(job, linear_accuracy=0.5) for job in jobs]
     found = cells(table("table 3", made, "laptop", ["cifar10"]))
-    assert found["E-SSL, image views"]["cifar10: accuracy (%)"] == "50.00 (1)"
+    title = "CIFAR-10: accuracy (%)"
+    assert found["E-SSL, image views"][title] == "50.00 (1)"
     usual = cells(table("table 3", made, "laptop"))
-    assert "cifar10: accuracy (%)" not in usual["E-SSL, image views"]
+    assert title not in usual["E-SSL, image views"]
+
+
+def test_both_presets_have_a_row_of_table_3_with_its_own_results():
+    jobs = plan("table 3", "laptop", [0], ["digits"])
+    made = [
+        result(
+            job, linear_accuracy=0.25 + 0.5 * (job.recipe.preset != "paper")
+        )
+        for job in jobs
+    ]
+    found = cells(table("table 3", made, "laptop"))
+    title = "Digits: accuracy (%)"
+    assert found["CIPER, image views"][title] == "25.00 (1)"
+    other = found["CIPER, image views, preset = simclr"]
+    assert other[title] == "75.00 (1)"
 
 
 def test_paper_scale_shows_the_papers_own_data():
@@ -163,8 +181,26 @@ def test_paper_scale_shows_the_papers_own_data():
         for job in jobs
     ]
     row = cells(table("table 2", made, "paper"))["Random encoder"]
-    assert row["core50: accuracy (%)"] == "25.00 (1)"
-    assert row["tdw: accuracy (%)"] == "75.00 (1)"
+    assert row["CORE50: accuracy (%)"] == "25.00 (1)"
+    assert row["TDW: accuracy (%)"] == "75.00 (1)"
+
+
+@pytest.mark.parametrize(
+    ("base", "epochs", "column"),
+    [("paper", 100, "TDW"), ("laptop", 3, "Turntable")],
+)
+def test_another_number_of_epochs_has_the_same_data_and_its_own_results(
+    base, epochs, column
+):
+    scale, title = f"{base}-{epochs}", f"{column}: accuracy (%)"
+    made = [
+        result(job, linear_accuracy=job.recipe.epochs / 200)
+        for job in plan("table 2", scale, [0]) + plan("table 2", base, [0])
+    ]
+    found = cells(table("table 2", made, scale))
+    assert {row[title] for row in found.values()} == {f"{epochs / 2:#.4g} (1)"}
+    before = cells(table("table 2", made[:10], base))
+    assert {row[title] for row in before.values()} == {"–"}
 
 
 def test_costs_are_measured_against_simclr_as_two():
@@ -177,6 +213,7 @@ def test_costs_are_measured_against_simclr_as_two():
         "simclr-image": "2× (2.0×)",
         "predictive-image": "3× (3.0×)",
         "ciper-image": "3× (4.0×)",
+        "ciper-image-preset=simclr": "3× (4.0×)",
         "essl-image": "6× (6.0×)",
     }
 
@@ -220,10 +257,30 @@ def test_an_unknown_table_is_refused_in_one_line():
         ("essl-image", "E-SSL, image views"),
         ("ciper-dataset-alpha=0.3", "CIPER, dataset views, alpha = 0.3"),
         ("ciper-image-without=crop", "CIPER, image views, without crop"),
+        ("ciper-image-preset=simclr", "CIPER, image views, preset = simclr"),
     ],
 )
 def test_a_label_is_named_for_people(label, name):
     assert row_name(label) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("turntable", "Turntable"),
+        ("cifar10-jpeg", "CIFAR-10 (JPEG copy)"),
+        ("photos", "photos"),
+    ],
+)
+def test_a_data_set_is_named_for_people_and_a_folder_as_it_is(name, title):
+    assert data_title(name) == title
+
+
+def test_all_data_of_the_tables_and_figures_have_names_for_people():
+    scales = "laptop", "paper"
+    names = {name for i in DATA for s in scales for name in data_of(i, s)}
+    titles = {data_title(name) for name in names}
+    assert len(titles) == len(names) and not titles & names
 
 
 def test_a_fraction_is_shown_in_percent_and_a_degree_as_it_is():

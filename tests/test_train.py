@@ -2,16 +2,28 @@
 
 import json
 import math
-from dataclasses import replace
+import time
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-from ciper import ImageData
+from ciper import ImageData, embed
 from ciper import train as module
 from ciper.datasets import load
 from ciper.methods import SimCLR
-from ciper.train import Monitor, Recipe, cosine, fit, load_run, recipe_at
+from ciper.plans import neighbors_watch
+from ciper.train import (
+    Monitor,
+    OutOfTime,
+    Recipe,
+    base_scale,
+    cosine,
+    export_run,
+    fit,
+    load_run,
+    recipe_at,
+)
 from ciper.views import AugmentedViews
 
 
@@ -23,6 +35,12 @@ def digits():
 @pytest.fixture(scope="module")
 def recipe():
     return recipe_at("smoke", data="digits", size=16, epochs=4)
+
+
+@pytest.fixture(scope="module")
+def whole(recipe, digits):
+    """All four epochs, undisturbed."""
+    return run(recipe, digits)
 
 
 def run(recipe, data, out=None, **options):
@@ -53,8 +71,8 @@ class Stop:
         return self.original(*arguments)
 
 
-def test_the_same_seed_gives_the_same_weights_twice(recipe, digits):
-    assert_same_weights(run(recipe, digits), run(recipe, digits))
+def test_the_same_seed_gives_the_same_weights_twice(recipe, digits, whole):
+    assert_same_weights(run(recipe, digits), whole)
 
 
 def test_another_seed_gives_other_weights(recipe, digits):
@@ -73,9 +91,8 @@ def test_training_leaves_the_global_random_state_alone(recipe, digits):
 
 
 def test_four_epochs_equal_two_and_two_resumed(
-    recipe, digits, tmp_path, monkeypatch
+    recipe, digits, whole, tmp_path, monkeypatch
 ):
-    whole = run(recipe, digits)
     Stop(monkeypatch, batch=13)  # 5 batches an epoch: in the third epoch
     with pytest.raises(KeyboardInterrupt):
         run(recipe, digits, tmp_path)
@@ -133,7 +150,7 @@ def test_an_unfinished_run_cannot_be_loaded(
 
 
 def test_a_write_that_dies_leaves_the_last_checkpoint(
-    recipe, digits, tmp_path, monkeypatch
+    recipe, digits, whole, tmp_path, monkeypatch
 ):
     real, saves = module.save_file, []
 
@@ -149,11 +166,11 @@ def test_a_write_that_dies_leaves_the_last_checkpoint(
         run(recipe, digits, tmp_path)
     monkeypatch.undo()
     resumed = run(recipe, digits, tmp_path, resume=True)
-    assert_same_weights(resumed, run(recipe, digits))
+    assert_same_weights(resumed, whole)
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_its_part(
-    recipe, digits, tmp_path, monkeypatch
+    recipe, digits, whole, tmp_path, monkeypatch
 ):
     real, calls = SimCLR.contrast, []
 
@@ -169,7 +186,122 @@ def test_a_loss_that_is_not_finite_stops_and_names_its_part(
         run(recipe, digits, tmp_path)
     monkeypatch.undo()
     resumed = run(recipe, digits, tmp_path, resume=True)
-    assert_same_weights(resumed, run(recipe, digits))
+    assert_same_weights(resumed, whole)
+
+
+# in time
+
+
+class Clock:
+    """Stands still but for the epochs, which take as long as told."""
+
+    def __init__(self, *epochs):
+        self.now, self.epochs, self.begun = 0.0, iter(epochs), False
+
+    def time(self):
+        return self.now
+
+    def perf_counter(self):
+        self.now += next(self.epochs) if self.begun else 0
+        self.begun = not self.begun
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("until", "count"), [(0.0, 0), (32.0, 1), (72.0, 2), (74.0, 3)]
+)
+def test_an_epoch_as_slow_as_the_slowest_must_fit_and_a_tenth_more(
+    recipe, digits, monkeypatch, until, count
+):
+    """30 and 33 seconds, 40 and 33, 50 and 33."""
+    monkeypatch.setattr(module, "time", Clock(30, 10, 10))
+    with pytest.raises(OutOfTime, match=f"^time is up after {count} of 4 ep"):
+        run(recipe, digits, until=until)
+
+
+def test_a_run_out_of_time_goes_on_to_the_same_weights(
+    recipe, digits, whole, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        for clock, until in (Clock(9, 9), 20.0), (Clock(), 0.0):
+            patch.setattr(module, "time", clock)
+            with pytest.raises(OutOfTime, match="after 2 of 4 epochs$"):
+                run(recipe, digits, tmp_path, resume=True, until=until)
+    with pytest.raises(FileNotFoundError, match="not finished; resume it"):
+        load_run(tmp_path)
+    resumed = run(recipe, digits, tmp_path, resume=True)
+    assert_same_weights(resumed, whole)
+    losses = [epoch["contrastive"] for epoch in whole.history]
+    assert [e["contrastive"] for e in resumed.history] == losses
+    assert [e["seconds"] for e in resumed.history[:2]] == [9, 9]
+
+
+@pytest.mark.parametrize("method", ["random", "simclr"])
+def test_what_needs_no_epoch_is_never_out_of_time(
+    recipe, digits, tmp_path, method
+):
+    short = replace(recipe, method=method, epochs=1)
+    run(short, digits, tmp_path)
+    again = run(short, digits, tmp_path, resume=True, until=time.time())
+    assert len(again.history) == (method != "random")
+
+
+# watched
+
+
+def test_an_encoder_is_watched_every_ten_epochs():
+    assert module.WATCH_EVERY == 10
+
+
+def test_a_watched_training_has_the_values_and_the_same_weights(
+    recipe, digits, whole, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "WATCH_EVERY", 2)
+    look, seen = neighbors_watch(digits, digits), []
+
+    def watch(encoder):
+        seen.append(look(encoder)["knn_accuracy"])
+        return {"knn_accuracy": seen[-1]}
+
+    watched = run(recipe, digits, tmp_path, watch=watch)
+    assert_same_weights(watched, whole)
+    curve = [e.get("knn_accuracy") for e in load_run(tmp_path).history]
+    assert curve == [None, seen[0], None, seen[1]]
+    assert seen[1] == look(watched.encoder)["knn_accuracy"]
+
+
+# given away
+
+
+def test_an_exported_run_has_half_the_bytes_and_every_bias(whole, tmp_path):
+    path, weights = tmp_path / "small.safetensors", whole.encoder.state_dict()
+    export_run(whole, path)
+    size = sum(weight.nbytes for weight in weights.values())
+    assert path.stat().st_size / size == pytest.approx(0.5, abs=0.05)
+    small = load_run(path).encoder.state_dict()
+    assert small.keys() == weights.keys()
+    for name, weight in weights.items():
+        assert small[name].dtype == weight.dtype
+        tolerance = 2**-8 if weight.ndim > 1 else 0
+        torch.testing.assert_close(
+            small[name], weight, rtol=tolerance, atol=0, msg=name
+        )
+
+
+def test_an_exported_run_sees_almost_the_same(whole, digits, tmp_path):
+    export_run(whole, tmp_path / "small.safetensors")
+    small = load_run(tmp_path / "small.safetensors")
+    assert (small.recipe, small.history) == (whole.recipe, whole.history)
+    assert not small.encoder.training
+    h, close = (embed(r.encoder, digits.images) for r in (whole, small))
+    assert 0 < (close - h).norm() / h.norm() < 0.01
+
+
+def test_a_random_encoder_can_be_exported(recipe, digits, tmp_path):
+    done = run(replace(recipe, method="random"), digits)
+    export_run(done, tmp_path / "random.safetensors")
+    small = load_run(tmp_path / "random.safetensors")
+    assert (small.recipe, small.history) == (done.recipe, [])
 
 
 def test_the_monitor_names_the_part_that_broke_first():
@@ -258,6 +390,39 @@ def test_an_unknown_scale_is_refused():
         ValueError, match="unknown scale 'lptop'[:;] did you mean"
     ):
         recipe_at("lptop")
+
+
+@pytest.mark.parametrize(
+    ("scale", "changes"), [("paper-100", {"epochs": 100}), ("paper", {})]
+)
+def test_a_scale_may_have_another_number_of_epochs(scale, changes):
+    assert base_scale(scale) == ("paper", changes)
+    usual = asdict(recipe_at("paper", data="digits"))
+    found = asdict(recipe_at(scale, data="digits"))
+    assert found == usual | changes
+
+
+def test_epochs_that_are_given_go_before_those_of_the_scale():
+    assert recipe_at("smoke-20", data="digits", epochs=5).epochs == 5
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        ("paper-", "number of epochs, as in paper-100"),
+        ("paper-x", "number of epochs, as in paper-100"),
+        ("paper-0", "number of epochs, as in paper-100"),
+        ("paper-0100", "number of epochs, as in paper-100"),
+        ("paper--5", "number of epochs, as in paper-100"),
+        ("laptop-1.5", "number of epochs, as in laptop-100"),
+        ("huge-3", "unknown scale 'huge': did you mean"),
+        ("-3", "unknown scale ''"),
+    ],
+)
+def test_a_scale_that_makes_no_sense_is_refused_in_one_line(scale, message):
+    with pytest.raises(ValueError, match=message) as error:
+        recipe_at(scale)
+    assert "\n" not in str(error.value)
 
 
 # what a recipe trains on, and the views it takes
