@@ -10,6 +10,7 @@ __all__ = ['TEST_IMAGES', 'STAND_IN', 'ALPHAS', 'OPERATIONS', 'ROWS', 'DATA', 'J
 
 # %% ../nbs/library/14_plans.ipynb #imports
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -346,7 +347,8 @@ def finished(jobs: Iterable[Job], results: str | Path) -> list[Result]:
 
 def paper_scales(results: str | Path) -> list[str]:
     """The scales of the paper's size that have results, by their epochs."""
-    found = {path.name for path in Path(results).glob("*/paper*")}
+    names = {path.name for path in Path(results).glob("*/paper*")}
+    found = [name for name in names if re.fullmatch(r"paper(-\d+)?", name)]
     return sorted(found, key=lambda scale: recipe_at(scale).epochs)
 
 

@@ -551,7 +551,8 @@ def test_even_saliency_has_the_mass_of_the_objects_area(rooms, monkeypatch):
 
 
 def test_scales_of_the_papers_size_are_ordered_by_their_epochs(tmp_path):
-    for place in ("a/paper", "a/laptop", "a/paper-200", "b/paper-100"):
+    others = ["a/laptop", "b/paper.old"]
+    for place in [*others, "a/paper", "a/paper-200", "b/paper-100"]:
         (tmp_path / place).mkdir(parents=True)
     expected = ["paper-100", "paper-200", "paper"]
     assert paper_scales(tmp_path) == expected
