@@ -503,7 +503,7 @@ def _close_gaps(store: Store, file, bad: set[int]) -> None:
         place += 1
 
 # %% ../nbs/library/03_store.ipynb #decode-all
-STORED = 2**27  # bytes of images from which they go to a store
+STORED = 2**24  # bytes of images from which they go to a store
 
 
 def decode_all(
