@@ -214,18 +214,20 @@ def costs(results: Sequence[Result]) -> dict[str, str]:
     """label -> the paper's n and the measured one, "3x (2.9x)"."""
     speeds: dict[tuple[str, str], float] = {}
     for r in results:
-        key = r.method, r.experiment
+        key = "-".join(r.method.split("-")[:2]), r.experiment
         speeds[key] = max(speeds.get(key, 0), r.images_per_second)
     found: dict[str, list[float]] = {}
     for (label, name), speed in speeds.items():
         base = speeds.get(("simclr-image", name), 0)
         if speed and base:
             found.setdefault(label, []).append(2 * base / speed)
-    return {
+    shown = {
         label: f"{METHODS[label.split('-')[0]].passes}× "
         f"({sum(x) / len(x):.1f}×)"
         for label, x in found.items()
     }
+    usual = {r.method: "-".join(r.method.split("-")[:2]) for r in results}
+    return {k: shown[v] for k, v in usual.items() if v in shown}
 
 # %% ../nbs/library/16_tables.ipynb #table-1
 def table_1(preset: str = "paper") -> str:

@@ -477,8 +477,7 @@ def fit(
     Args:
         recipe: all settings.
         data: images to train on; loaded by `recipe.data` when left out.
-        out: a folder for the recipe, a checkpoint an epoch and the encoder;
-            nothing is written without one.
+        out: a folder for recipe, checkpoints and encoder; None keeps nothing.
         source: where views come from when `recipe.views` is "own".
         resume: go on with the run in `out`, from its last whole epoch.
         overwrite: start anew where `out` holds a run.
