@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from scipy.stats import t as student
 
-from .plans import STAND_IN, data_of
+from .plans import STAND_IN, data_name, data_of
 from .results import Result, Summary, markdown, paired_difference
 from .tables import METRICS, data_title, shown_summaries
 from .train import base_scale
@@ -297,7 +297,8 @@ def claims_table(
         known = claim in PHOTOS + OPERATIONS
         names = (photos or data_of("table 3", scale)) if known else [""]
         for name in names:
-            judged = judge(claim, results, usual | {"cifar10": name})
+            here = usual | {"cifar10": data_name(name)}
+            judged = judge(claim, results, here)
             if judged:
                 rows.append([*judged.claim[:2], *judged[1:3], claim.paper])
                 rows[-1] += [f"**{judged.verdict}**", judged.n]

@@ -21,7 +21,13 @@ from .data import ImageData
 from .draw import COLORS, NAMES
 from .explain import map_2d, neighbor_share, saliency
 from .models import predictor, projector
-from .plans import ALPHAS, OPERATIONS, neighbor_count, object_masks
+from ciper.plans import (
+    ALPHAS,
+    OPERATIONS,
+    data_name,
+    neighbor_count,
+    object_masks,
+)
 from .probe import embed, fit_linear
 from .results import Result
 from .tables import METRICS, data_title, row_name, shown_summaries
@@ -237,7 +243,7 @@ def figure_4a(results: Sequence[Result], data: Sequence[str]) -> Figure:
         1, len(data), figsize=(3.6 * max(len(data), 1.3), 2.8),
         squeeze=False, layout="constrained",
     )  # fmt: skip
-    for ax, name in zip(axes[0], data):
+    for ax, name in zip(axes[0], map(data_name, data)):
         here = [r for r in results if r.experiment == name]
         seen = shown_summaries(here, "linear_accuracy")
         found = {k: seen[v] for k, v in rows.items() if v in seen}
@@ -267,7 +273,7 @@ def figure_4b(results: Sequence[Result], data: Sequence[str]) -> Figure:
     fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.6), layout="constrained")
     colors = [COLORS["ciper"], COLORS["predictive"], COLORS["simclr"]]
     for ax, metric in zip(axes, CURVES):
-        for color, name in zip(colors, data):
+        for color, name in zip(colors, map(data_name, data)):
             here = [r for r in results if r.experiment == name]
             if metric == "view_mse_steps" and _has_sessions(here):
                 continue

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .augment import Augment
 from .data import check_choice
 from .methods import METHODS
-from .plans import ROWS, STAND_IN, Job, data_of
+from .plans import ROWS, STAND_IN, Job, data_name, data_of
 from ciper.results import (
     Result,
     Summary,
@@ -197,7 +197,7 @@ def _stand_ins(item, data, scale, given) -> Sequence[str]:
     """The data sets that fill a column of the paper."""
     if item != "table 3" and base_scale(scale)[0] != "paper":
         return (STAND_IN[data],)
-    return given or data_of(item, scale)
+    return [*map(data_name, given or data_of(item, scale))]
 
 
 def shown_summaries(

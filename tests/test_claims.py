@@ -309,9 +309,10 @@ def test_the_table_has_each_photographs_claim_once_a_data_set():
     assert verdicts == ["**holds**", "**does not hold**"]
 
 
-def test_the_table_takes_other_photographs():
+@pytest.mark.parametrize("name", ["cifar10", "folder:elsewhere/cifar10"])
+def test_the_table_takes_other_photographs(name):
     made = photos() + photos(data="cifar10")
-    (row,) = rows(claims_table(made, "laptop", ["cifar10"]))
+    (row,) = rows(claims_table(made, "laptop", [name]))
     assert row["data"] == "CIFAR-10"
 
 

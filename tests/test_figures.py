@@ -177,7 +177,7 @@ def ablations():
 
 
 def test_the_bars_are_the_mean_accuracies_without_each_operation(ablations):
-    fig = figure_4a(ablations, ["digits", "turntable"])
+    fig = figure_4a(ablations, ["folder:elsewhere/digits", "turntable"])
     assert [ax.get_title() for ax in fig.axes] == ["Digits", "Turntable"]
     for ax, data in zip(fig.axes, ("digits", "turntable")):
         ticks = [tick.get_text() for tick in ax.get_xticklabels()]
@@ -262,7 +262,7 @@ def test_a_weight_without_results_is_left_out_at_its_place(weighted):
 
 
 def test_the_legend_names_the_data(weighted):
-    fig = figure_4b(weighted, [ROOMS, "turntable"])
+    fig = figure_4b(weighted, [ROOMS, "folder:elsewhere/turntable"])
     legend = fig.axes[0].get_legend().get_texts()
     titles = ["Turntable-rooms", "Turntable"]
     assert [text.get_text() for text in legend] == titles

@@ -149,10 +149,11 @@ def test_table_2_has_the_stand_in_beside_each_column_of_the_paper():
     ]
 
 
-def test_table_3_takes_other_photographs():
-    jobs = plan("table 3", "laptop", [0], ["cifar10"])
+@pytest.mark.parametrize("data", ["cifar10", "folder:elsewhere/cifar10"])
+def test_table_3_takes_other_photographs(data):
+    jobs = plan("table 3", "laptop", [0], [data])
     made = [result(job, linear_accuracy=0.5) for job in jobs]
-    found = cells(table("table 3", made, "laptop", ["cifar10"]))
+    found = cells(table("table 3", made, "laptop", [data]))
     title = "CIFAR-10: accuracy (%)"
     assert found["E-SSL, image views"][title] == "50.00 (1)"
     usual = cells(table("table 3", made, "laptop"))
