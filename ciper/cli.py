@@ -329,12 +329,11 @@ def figure(
 def _look(item: str, scale: str, name: str, runs: Path, until: float):
     """Figure 2 or 3, from the encoders of the first seed."""
     from ciper.figures import figure_2, figure_3
-    from ciper.plans import plan, test_images, trained
-    from ciper.train import training_images
+    from ciper.plans import images_of, plan, trained
 
     jobs = plan(item, scale, [0], [name])
     _have_data(jobs)
-    images = training_images(jobs[0].recipe, False), test_images(jobs[0])
+    images = images_of(jobs[0])
     shown = {
         job.recipe.method: trained(job, runs, images, until) for job in jobs
     }

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEST_IMAGES', 'STAND_IN', 'ALPHAS', 'OPERATIONS', 'ROWS', 'DATA', 'Job', 'data_name', 'is_done', 'result_path',
-           'trained', 'test_images', 'neighbors_watch', 'look_inside', 'neighbor_count', 'object_masks',
+           'trained', 'images_of', 'neighbors_watch', 'look_inside', 'neighbor_count', 'object_masks',
            'saliency_scores', 'work', 'settings_of', 'jobs_of', 'data_of', 'plan', 'finished', 'paper_scales',
            'finished_at']
 
@@ -118,7 +118,7 @@ def trained(
     Args:
         job: what to train.
         runs: the folder of all runs.
-        images: to train and to test on, where they are loaded already.
+        images: what `images_of` gives, where it is at hand.
         until: as in `ciper.train.fit`.
     """
     folder, recipe = Path(runs, job.name), job.recipe
@@ -126,7 +126,7 @@ def trained(
         run = load_run(folder)
         if run.recipe == recipe:
             return run
-    images = images or (training_images(recipe, False), test_images(job))
+    images = images or images_of(job)
     how = dict(progress=False, watch=neighbors_watch(*images), until=until)
     try:
         run = fit(recipe, images[0], folder, resume=True, **how)
@@ -139,11 +139,12 @@ def trained(
 TEST_IMAGES = {"smoke": 256, "laptop": 3000, "paper": 0}
 
 
-def test_images(job: Job) -> ImageData:
-    """The unseen images that the job's encoder is scored on."""
+def images_of(job: Job) -> tuple[ImageData, ImageData]:
+    """The images a job trains on, and the unseen ones it is scored on."""
+    train = training_images(job.recipe, False)
     data = load(job.recipe.data, job.recipe.size, "test", progress=False)
     count = TEST_IMAGES[base_scale(job.scale)[0]]
-    return data.sample(count) if 0 < count < len(data) else data
+    return train, data.sample(count) if 0 < count < len(data) else data
 
 
 def neighbors_watch(train: ImageData, test: ImageData) -> Watch:
@@ -216,7 +217,7 @@ def work(
     """
     if is_done(job, results):
         return
-    train, test = training_images(job.recipe, False), test_images(job)
+    train, test = images_of(job)
     run = trained(job, runs, (train, test), until)
     metrics = evaluate(run.encoder, train, test)
     if job.recipe.views == "dataset" or job.recipe.method == "random":

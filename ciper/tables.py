@@ -214,7 +214,7 @@ def costs(results: Sequence[Result]) -> dict[str, str]:
     """label -> the paper's n and the measured one, "3x (2.9x)"."""
     speeds: dict[tuple[str, str], float] = {}
     for r in results:
-        key = "-".join(r.method.split("-")[:2]), r.experiment
+        key = _usual(r.method), r.experiment
         speeds[key] = max(speeds.get(key, 0), r.images_per_second)
     found: dict[str, list[float]] = {}
     for (label, name), speed in speeds.items():
@@ -226,8 +226,13 @@ def costs(results: Sequence[Result]) -> dict[str, str]:
         f"({sum(x) / len(x):.1f}×)"
         for label, x in found.items()
     }
-    usual = {r.method: "-".join(r.method.split("-")[:2]) for r in results}
+    usual = {r.method: _usual(r.method) for r in results}
     return {k: shown[v] for k, v in usual.items() if v in shown}
+
+
+def _usual(label: str) -> str:
+    """The row of the method and views, without what else is special."""
+    return "-".join(label.split("-")[:2])
 
 # %% ../nbs/library/16_tables.ipynb #table-1
 def table_1(preset: str = "paper") -> str:

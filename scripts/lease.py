@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ciper.plans import is_done, plan, work
 from ciper.sweep import sweep
-from ciper.train import CHECKPOINT, OutOfTime, export_run, load_run
+from ciper.train import CHECKPOINT, ENCODER, OutOfTime, export_run, load_run
 
 MEBIBYTE = 2**20
 RESULTS, RUNS, PARTS = Path("results"), Path("runs"), Path("parts")
@@ -94,7 +94,7 @@ def pack_weights(keep: list[str], part_size: int) -> None:
     """Encoders to keep, and unfinished trainings, as files of a size."""
     small = []
     for run in sorted(RUNS.glob("*/*/*")):
-        if run.name in keep and (run / "encoder.safetensors").exists():
+        if run.name in keep and (run / ENCODER).exists():
             small.append(run / "small.safetensors")
             export_run(load_run(run), small[-1])
     for path in PARTS.glob("*"):

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from ciper.plans import Job, test_images
+from ciper.plans import Job, images_of
 from ciper.probe import evaluate
 from ciper.results import Result, load_results
-from ciper.train import Run, export_run, load_run, training_images
+from ciper.train import Run, export_run, load_run
 
 TOLERANCE = 0.01  # of an accuracy: what rounding may change
 
@@ -78,8 +78,7 @@ def measured_again(run: Run, card: dict) -> str:
 
     No read-out is trained for it, so what changes comes from the rounding.
     """
-    job = Job(run.recipe, card["scale"])
-    sets = training_images(run.recipe, False), test_images(job)
+    sets = images_of(Job(run.recipe, card["scale"]))
     now = evaluate(run.encoder, *sets)["knn_accuracy"]
     then = card["metrics"]["knn_accuracy"]
     if abs(now - then) > TOLERANCE:

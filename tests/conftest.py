@@ -1,5 +1,8 @@
 """Shared by all tests; types are checked as pyproject.toml's addopts say."""
 
+import importlib.util
+from pathlib import Path
+
 import jaxtyping
 import pytest
 
@@ -10,3 +13,17 @@ def without_shape_checks():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def script():
+    """Gives a file of scripts/ as a module, by its name."""
+
+    def load(name):
+        path = Path(__file__).parents[1] / "scripts" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

@@ -1,6 +1,5 @@
 """Trainings on lent machines: stopped in time, brought back, gone on with."""
 
-import importlib.util
 import shutil
 import tarfile
 from pathlib import Path
@@ -13,17 +12,13 @@ import ciper.train
 from ciper.plans import is_done, plan, trained
 from ciper.train import OutOfTime, load_run
 
-PATH = Path(__file__).parents[1] / "scripts" / "lease.py"
 RUN = ["run", "figure 4a", "--scale", "smoke-2", "--seeds", "1"]
 STOPPED = "pics/smoke-2/ciper-image-without=flip-0"
 
 
 @pytest.fixture
-def lease():
-    spec = importlib.util.spec_from_file_location("lease", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def lease(script):
+    return script("lease")
 
 
 @pytest.fixture

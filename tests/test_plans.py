@@ -224,7 +224,7 @@ def test_a_number_after_the_scale_leaves_the_data_and_test_images_alone():
         for scale in SCALES:
             assert data_of(item, f"{scale}-7") == data_of(item, scale)
     recipe = recipe_at("smoke-7", data="digits", size=16)
-    assert len(plans.test_images(Job(recipe, "smoke-7"))) == 256
+    assert len(plans.images_of(Job(recipe, "smoke-7"))[1]) == 256
 
 
 def test_the_cost_is_what_is_encoded():

@@ -1,22 +1,15 @@
 """Weights to give away, made and checked."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
 from ciper.plans import plan, work
 
-PATH = Path(__file__).parents[1] / "scripts" / "release.py"
-
 
 @pytest.fixture(scope="module")
-def release():
-    spec = importlib.util.spec_from_file_location("release", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def release(script):
+    return script("release")
 
 
 @pytest.fixture(scope="module")
