@@ -4,6 +4,15 @@ __version__ = "0.1.0"
 
 import lazy_loader as _lazy
 
+DISTRIBUTION = "ciper-book"  # on the index; `ciper` there is another project
+REPOSITORY = "https://github.com/ciper-book/ciper"
+
+
+def pip_install(extra: str) -> str:
+    """The command that installs an extra of this package."""
+    return f'pip install "{DISTRIBUTION}[{extra}]"'
+
+
 __getattr__, __dir__, __all__ = _lazy.attach(
     __name__,
     submod_attrs={

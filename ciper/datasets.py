@@ -26,6 +26,7 @@ from torchvision.transforms.v2 import functional as TF
 from tqdm.std import tqdm
 
 import ciper.render as turntable
+from . import pip_install
 from .data import POSE, Factor, ImageData, check_choice, split
 from .download import Archive, check_md5, data_folder, fetch, unpacked
 from ciper.folders import (
@@ -335,7 +336,7 @@ def _hub_tables(name: str) -> dict:
         import datasets as hub
     except ImportError:
         raise ValueError(
-            f"hf:{name} needs the package datasets: pip install 'ciper[hub]'"
+            f"hf:{name} needs the package datasets: {pip_install('hub')}"
         ) from None
     try:
         if Path(name).is_dir():

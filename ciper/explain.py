@@ -26,6 +26,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 from torchvision.ops import FrozenBatchNorm2d
 
+from . import pip_install
 from .data import check_choice
 
 # %% ../nbs/library/10_explain.ipynb #implicit
@@ -354,8 +355,8 @@ def map_2d(
 
     Args:
         h: representations (n, d).
-        method: "pacmap" (an extra, `ciper[maps]`) or "pca"; None: "pacmap"
-            if it is installed, else "pca". The result says which.
+        method: "pacmap" (the extra `maps`) or "pca"; None: "pacmap" if it
+            is installed, else "pca". The result says which.
         seed: of PaCMAP's choice of pairs; principal components need none.
 
     Raises:
@@ -366,7 +367,7 @@ def map_2d(
     method = method or ("pacmap" if installed else "pca")
     check_choice("method", method, ("pacmap", "pca"))
     if method == "pacmap" and not installed:
-        cure = 'pip install "ciper[maps]", or use method="pca"'
+        cure = f"{pip_install('maps')}, or use method='pca'"
         raise ValueError(f"PaCMAP is not installed: {cure}")
     _check_rows(h, 36 if method == "pacmap" else 2)
     x = h.detach().cpu().double().numpy()

@@ -30,6 +30,8 @@ from typing import Protocol, runtime_checkable
 
 from tqdm.std import tqdm
 
+from . import pip_install
+
 # %% ../nbs/library/15_sweep.ipynb #job
 @runtime_checkable
 class Job(Hashable, Protocol):
@@ -155,7 +157,7 @@ def _import_ray():
         return import_module("ray")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "engine 'ray' needs Ray: pip install 'ciper[cluster]'"
+            f"engine 'ray' needs Ray: {pip_install('cluster')}"
         ) from error
 
 # %% ../nbs/library/15_sweep.ipynb #connect

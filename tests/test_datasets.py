@@ -267,7 +267,7 @@ def test_a_hub_data_set_without_a_test_part_is_split(monkeypatch):
 
 def test_the_hub_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ValueError, match="pip install .ciper.hub"):
+    with pytest.raises(ValueError, match="pip install .ciper-book.hub"):
         load("hf:someone/pets")
 
 

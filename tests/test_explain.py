@@ -449,7 +449,7 @@ def test_without_pacmap_the_map_says_that_it_is_pca(monkeypatch):
     monkeypatch.setitem(sys.modules, "pacmap", None)
     h, _ = blobs()
     assert map_2d(h).method == "pca"
-    with pytest.raises(ValueError, match=r"pip install .ciper\[maps\]"):
+    with pytest.raises(ValueError, match=r"pip install .ciper-book\[maps\]"):
         map_2d(h, "pacmap")
 
 

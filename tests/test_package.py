@@ -4,9 +4,11 @@ import ast
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 from email import message_from_bytes
 from pathlib import Path
@@ -15,6 +17,8 @@ from zipfile import ZipFile
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import ciper
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,7 +49,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     inside = {name for name in names if name.startswith("ciper/")}
     assert inside == {f"ciper/{path.name}" for path in ROOT.glob("ciper/*.py")}
     rest = {name.split("/")[0] for name in names} - {"ciper"}
-    assert rest == {f"ciper-{importlib.metadata.version('ciper')}.dist-info"}
+    assert rest == {
+        f"ciper_book-{importlib.metadata.version('ciper-book')}.dist-info"
+    }
 
 
 OPTIONAL = ("hub",)  # extras that are imported by name, where they are used
@@ -154,3 +160,64 @@ def test_the_demo_runs_from_the_wheel_outside_the_repository(clean, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     table = json.loads((tmp_path / "demo/table.json").read_text())
     assert {"random", "simclr", "predictive", "ciper"} <= table.keys()
+
+
+PIP = re.compile(r"(?:pip install|uv add|pip index)[^\n]*")
+PLAIN = re.compile(r"(?<![\w./-])ciper(?![\w.-])(?:\[|\s*@|[\"'`]|\s*$)")
+
+
+def texts():
+    """Every text of the project that a person may read or run."""
+    command = ["git", "ls-files", "-z"]
+    try:
+        names = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs a git checkout")
+    for name in filter(None, names):
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".ipynb", ".toml", ".yml", ".ini"}:
+            yield name, path.read_text()
+
+
+def test_no_text_tells_anybody_to_install_the_strangers_package():
+    found = [
+        (name, line[0])
+        for name, text in texts()
+        for line in PIP.finditer(text.replace('\\"', '"'))
+        if PLAIN.search(line[0]) and name != "tests/test_package.py"
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line", ['pip install "ciper[maps]"', "pip install ciper", "uv add ciper"]
+)
+def test_a_line_that_installs_it_would_be_noticed(line):
+    assert PLAIN.search(PIP.search(line)[0])
+
+
+def test_name_and_address_are_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["name"] == ciper.DISTRIBUTION
+    assert project["urls"]["Homepage"] == ciper.REPOSITORY
+    source = re.compile(r"([\w-]+)(?:\[\w+\])? @ git\+([\w:/.-]+)")
+    pairs = {
+        pair
+        for name, text in texts()
+        for pair in source.findall(text)
+        if name != "tests/test_package.py"
+    }
+    assert pairs == {(ciper.DISTRIBUTION, ciper.REPOSITORY)}
+
+
+def test_the_extras_that_messages_name_are_in_the_wheel(wheel):
+    archive = ZipFile(wheel)
+    name = next(x for x in archive.namelist() if x.endswith("/METADATA"))
+    about = message_from_bytes(archive.read(name))
+    assert about["Name"] == ciper.DISTRIBUTION
+    code = "".join(path.read_text() for path in ROOT.glob("ciper/*.py"))
+    named = set(re.findall(r"pip_install\(['\"](\w+)['\"]\)", code))
+    assert named and named <= set(about.get_all("Provides-Extra"))
+    assert ciper.pip_install("maps") == 'pip install "ciper-book[maps]"'
