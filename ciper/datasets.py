@@ -9,8 +9,6 @@ __all__ = ['CIFAR10', 'CIFAR100', 'STL10', 'CORE50_32', 'CORE50_128', 'TDW_64', 
 # %% ../nbs/library/03_datasets.ipynb #imports
 import hashlib
 import inspect
-import os
-import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +17,6 @@ from pathlib import Path
 import torch
 import torchvision
 from jaxtyping import UInt8
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
@@ -27,8 +24,16 @@ from tqdm.std import tqdm
 
 import ciper.render as turntable
 from . import pip_install
-from .data import POSE, Factor, ImageData, check_choice, split
+from ciper.data import (
+    POSE,
+    Factor,
+    ImageData,
+    check_choice,
+    float32_by_default,
+    split,
+)
 from .download import Archive, check_md5, data_folder, fetch, unpacked
+from .files import load_tensors, save_tensors
 from ciper.folders import (
     CORE50,
     PROTOCOLS,
@@ -82,25 +87,25 @@ def _share(data: ImageData, part: str, share: float) -> ImageData:
     return split(data, share)[0 if part == "train" else 1]
 
 # %% ../nbs/library/03_datasets.ipynb #cached
+_CACHE = b"2"  # version of the files
+
+
 def _cached(name: str, make: Callable[[], Tensor]) -> Tensor:
-    source = inspect.getsource(turntable).encode()
+    source = inspect.getsource(turntable).encode() + _CACHE
     stem = f"{name}-{hashlib.sha256(source).hexdigest()[:10]}"
     path = cache_folder() / f"{stem}.safetensors"
-    if path.exists():
-        try:
-            return load_file(path)["images"]
-        except Exception as error:  # safetensors has one type for all damage
-            warnings.warn(f"{path}: {error}; made again", stacklevel=2)
-    images = make()
-    part = path.with_suffix(f".{uuid.uuid4().hex}.part")
     try:
-        save_file({"images": images}, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        return load_tensors(path)[0]["images"]
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError) as error:
+        warnings.warn(f"{error}; {path.name} is made again", stacklevel=2)
+    with float32_by_default():
+        images = make()
+    save_tensors(path, {"images": images}, {"name": name})
     for old in path.parent.glob(f"{name}-{'?' * 10}.safetensors"):
         if old != path:
-            old.unlink()
+            old.unlink(missing_ok=True)
     return images
 
 # %% ../nbs/library/03_datasets.ipynb #turntable

@@ -7,16 +7,15 @@ __all__ = ['Parameter', 'Params', 'check_schema', 'relative']
 
 # %% ../nbs/library/01_params.ipynb #imports
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from .files import load_tensors, save_tensors
 
 # %% ../nbs/library/01_params.ipynb #parameter
 @dataclass(frozen=True)
@@ -148,21 +147,23 @@ def _cat(parts: Sequence[Params]) -> Params:
 
 
 def _save(params: Params, path: Path | str) -> None:
+    schema = [asdict(parameter) for parameter in params.schema]
     tensors = {"table": params.table, "flags": params.flags}
-    tensors = {name: t.contiguous() for name, t in tensors.items()}
-    schema = json.dumps([asdict(parameter) for parameter in params.schema])
-    save_file(tensors, str(path), {"schema": schema})
+    save_tensors(path, tensors, {"schema": schema})
 
 
 def _load(path: Path | str) -> Params:
+    tensors, about = load_tensors(path)
     try:
-        with safe_open(str(path), "pt") as file:
-            schema = json.loads(file.metadata()["schema"])
-            schema = tuple(Parameter(**column) for column in schema)
-            table, flags = file.get_tensor("table"), file.get_tensor("flags")
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError):
-        message = "expected a file that Params.save wrote"
-        raise ValueError(f"{message}, got {path}") from None
+        schema = tuple(Parameter(**column) for column in about["schema"])
+        table, flags = tensors["table"], tensors["flags"]
+        operations = {parameter.operation for parameter in schema}
+        fits = table.shape == (len(flags), len(schema))
+        fits &= flags.shape == (len(table), len(operations))
+    except (KeyError, TypeError):
+        fits = False
+    if not fits:
+        raise ValueError(f"expected a file that Params.save wrote, got {path}")
     return Params(table, flags, schema)
 
 # %% ../nbs/library/01_params.ipynb #relative

@@ -5,13 +5,17 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from ciper import datasets
+from ciper.augment import Augment
 from ciper.files import load_tensors, read_json, replace_file, save_tensors
+from ciper.params import Params
 
 TENSORS = {
     "weight": torch.arange(6.0).view(2, 3),
@@ -184,6 +188,71 @@ def test_files_from_before_there_were_checksums_are_read(tmp_path):
     save_file({"w": torch.ones(2)}, tmp_path / "old", told)
     tensors, about = load_tensors(tmp_path / "old")
     assert about == ABOUT and tensors["w"].tolist() == [1, 1]
+
+
+# what is kept with them
+
+
+def count_renders(folder, monkeypatch):
+    """Kept in this folder; and how often pictures are made, by a fake."""
+    monkeypatch.setenv("CIPER_CACHE", str(folder))
+    made = []
+
+    def fake(grid, room, size, progress):
+        made.append(torch.get_default_dtype())
+        shape = (len(grid["object"]), 3, size, size)
+        return torch.full(shape, 7, dtype=torch.uint8)
+
+    monkeypatch.setattr(datasets, "_render", fake)
+    return made
+
+
+def test_a_flipped_bit_in_kept_pictures_is_noticed(tmp_path, monkeypatch):
+    made = count_renders(tmp_path, monkeypatch)
+    whole = datasets.load("turntable", 8, "all", progress=False).images
+    (path,) = tmp_path.glob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="is damaged.*is made again"):
+        again = datasets.load("turntable", 8, "all", progress=False).images
+    assert torch.equal(again, whole) and len(made) == 2
+    datasets.load("turntable", 8, "all", progress=False)
+    assert len(made) == 2
+
+
+def test_pictures_are_kept_as_float32_makes_them(tmp_path, monkeypatch):
+    made = count_renders(tmp_path, monkeypatch)
+    torch.set_default_dtype(torch.float64)
+    try:
+        datasets.load("turntable", 8, "all", progress=False)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert made == [torch.float32]
+
+
+def test_parameters_are_kept_with_a_checksum(tmp_path):
+    path = tmp_path / "params"
+    augment = Augment.preset("paper")
+    augment.sample(3, torch.Generator().manual_seed(0)).save(path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert_refused(Params.load, path, "is damaged")
+
+
+@pytest.mark.parametrize("rows", [(2, 3), (3, 2)])
+def test_parameters_whose_parts_do_not_fit_are_refused(tmp_path, rows):
+    path, augment = tmp_path / "params", Augment.preset("paper")
+    params = augment.sample(3, torch.Generator().manual_seed(0))
+    schema = [asdict(column) for column in params.schema]
+    tensors = {
+        "table": params.table[: rows[0]],
+        "flags": params.flags[: rows[1]],
+    }
+    save_tensors(path, tensors, {"schema": schema})
+    assert_refused(Params.load, path, "Params.save wrote")
 
 
 # JSON

@@ -61,9 +61,7 @@ def test_other_files_are_refused_by_name(tmp_path):
     save_file({"table": torch.zeros(2)}, tensors)
     save_file({"table": torch.zeros(2)}, tmp_path / "odd", {"schema": "[{}]"})
     for path in (text, tensors, tmp_path / "odd"):
-        with pytest.raises(
-            ValueError, match=f"Params.save wrote, got .*{path.name}"
-        ):
+        with pytest.raises(ValueError, match=path.name):
             Params.load(path)
     with pytest.raises(FileNotFoundError):
         Params.load(tmp_path / "nothing")
