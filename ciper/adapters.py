@@ -11,10 +11,10 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 # %% ../nbs/library/01_adapters.ipynb #library-imports
 from .augment import Augment, _fresh_generator
+from .pixels import picture_pixels
 
 # %% ../nbs/library/01_adapters.ipynb #recorded
 class Recorded:
@@ -99,14 +99,18 @@ class ViewTransform:
 
 # %% ../nbs/library/01_adapters.ipynb #as-tensor
 def as_tensor(image) -> Tensor:
-    """A PIL image as a uint8 tensor of 1 or 3 channels; tensors stay."""
+    """A PIL image as a uint8 tensor of 1 or 3 channels; tensors stay.
+
+    Raises:
+        ValueError: neither of the two, or gray whose white is not known.
+    """
     if isinstance(image, Tensor):
         return image
     if not hasattr(image, "mode"):
         found = type(image).__name__
         raise ValueError(f"expected a PIL image or a tensor, got {found}")
-    mode = image.mode if image.mode in ("L", "RGB") else "RGB"
-    return pil_to_tensor(image.convert(mode))
+    pixels = picture_pixels(image)
+    return pixels[:1].contiguous() if image.mode == "L" else pixels
 
 # %% ../nbs/library/01_adapters.ipynb #collate
 class ViewCollate:
