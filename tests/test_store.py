@@ -2,14 +2,19 @@
 
 import errno
 import io
+import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import warnings
+import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +35,10 @@ from ciper.store import (
     is_whole,
     list_files,
     read_about,
+    store_names,
+    stores_of,
     take,
+    why_unreadable,
 )
 
 COUNT = 5 * CHUNK + 7
@@ -131,6 +139,137 @@ def test_hidden_files_are_no_part_of_the_data(photos):
     assert list_files(photos) == before
 
 
+def names(folder):
+    return list(list_files(folder).names)
+
+
+def test_a_link_to_a_folder_is_followed(photos, tmp_path):
+    picture(tmp_path / "far/7.png", 7)
+    (photos / "c").symlink_to(tmp_path / "far")
+    assert names(photos)[-1] == "c/7.png"
+    files = list_files(photos)
+    assert files.read(6) == (tmp_path / "far/7.png").read_bytes()
+
+
+def test_a_link_to_a_folder_around_it_ends_and_doubles_nothing(photos):
+    before = names(photos)
+    (photos / "a/up").symlink_to(photos)
+    (photos / "b/self").symlink_to(photos / "b")
+    (photos / "loop").symlink_to(photos / "loop")
+    assert names(photos) == [*before, "loop"]
+
+
+def test_a_pipe_and_a_socket_are_named_and_never_opened(tmp_path):
+    picture(tmp_path / "1.png", 1)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "socket.png"))
+        files = list_files(tmp_path)
+        assert decode_files(files, 8, progress=False).bad == (1, 2, 3)
+    for i in (1, 2, 3):
+        assert "no regular file" in why_unreadable(files, i)
+
+
+def test_names_in_latin_1_are_listed_and_read(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    picture(tmp_path / "1.png", 1)
+    os.rename(tmp_path / "1.png", folder + b"/na\xefve.png")
+    files = list_files(tmp_path)
+    assert decode_files(files, 8, progress=False).bad == ()
+    below = list_files(tmp_path / os.fsdecode(b"caf\xe9"))
+    assert decode_files(below, 8, progress=False).bad == ()
+    assert files.fingerprint() != below.fingerprint()
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00fc", "\u6f22"])
+def test_a_name_as_long_as_may_be_has_a_store(tmp_path, monkeypatch, letter):
+    monkeypatch.setattr(module, "STORED", 0)
+    long = letter * (250 // len(letter.encode()))
+    picture(tmp_path / long / "1.png", 1)
+    read = decode_files(list_files(tmp_path / long), 8, progress=False)
+    assert len(read.images) == 1
+    names = store_names(tmp_path / long, ["all"])
+    assert len(stores_of(names)) == 1
+
+
+# --- archives ----------------------------------------------------------------
+
+
+def packed(path, **members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_backslashes_and_dots_in_an_archive_are_no_part_of_names(tmp_path):
+    members = {"a\\1.png": b"1", "./b/2.png": b"2", "/c/3.png": b"3"}
+    files = list_files(packed(tmp_path / "x.zip", **members))
+    assert files.names == ("a/1.png", "b/2.png", "c/3.png")
+    assert [files.read(i) for i in range(3)] == [b"1", b"2", b"3"]
+    assert files.pick([2]).read(0) == b"3"
+
+
+@pytest.mark.parametrize(
+    ("flags", "method", "message"),
+    [
+        (1, 8, r"x.zip: a/1.png is protected by a password; unpack"),
+        (0, 9, r"x.zip: a/1.png is packed with a method .*Deflate64"),
+        (0, 98, r"x.zip: a/1.png is packed with a method .*\(98\)"),
+    ],
+)
+def test_an_archive_that_cannot_be_unpacked_here_is_refused(
+    tmp_path, flags, method, message
+):
+    path = packed(tmp_path / "x.zip", **{"a/1.png": b"1" * 100})
+    content = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        start = content.find(mark) + place
+        content[start : start + 4] = bytes([flags, 0, method, 0])
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        list_files(path)
+
+
+def test_an_archive_is_never_to_be_deleted(tmp_path):
+    (tmp_path / "x.zip").write_bytes(b"mine")
+    with pytest.raises(ValueError, match="x.zip is not a whole") as error:
+        list_files(tmp_path / "x.zip")
+    assert "delete" not in str(error.value)
+
+
+# --- warnings ----------------------------------------------------------------
+
+
+def test_what_pillow_warns_of_costs_no_image_where_warnings_are_errors(
+    photos, monkeypatch
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # of 64
+    before = list(warnings.filters)
+    files = list_files(photos)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode_files(files, 8, progress=False).bad == ()
+    assert warnings.filters == before
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 8)
+    assert len(decode_files(files, 8, progress=False).bad) == 6
+    assert "decompression bomb" in why_unreadable(files, 0)
+
+
+@pytest.mark.parametrize("error", [IndexError, KeyError, TypeError])
+def test_whatever_pillow_raises_is_a_reason(monkeypatch, photos, error):
+    def fails(*_):
+        raise error("deep\ninside")
+
+    monkeypatch.setattr(module, "picture_pixels", fails)
+    files = list_files(photos)
+    assert decode_files(files, 8, progress=False).bad == (0, 1, 2, 3, 4, 5)
+    assert "deep" in why_unreadable(files, 0)
+    assert "\n" not in why_unreadable(files, 0)
+
+
 def test_a_changed_file_changes_the_fingerprint(photos):
     before = list_files(photos).fingerprint()
     assert list_files(photos).fingerprint() == before
@@ -138,21 +277,36 @@ def test_a_changed_file_changes_the_fingerprint(photos):
     assert list_files(photos).fingerprint() != before
 
 
-def test_a_directory_without_read_permission_is_refused():
+@contextmanager
+def locked(path):
+    """A folder with a picture at `path` that may not be read, not by root."""
     with tempfile.TemporaryDirectory() as place:
-        (Path(place) / "photos/locked").mkdir(parents=True)
+        home = Path(place) / "photos"
+        picture(home / "a/0.png", 0)
         os.chmod(place, 0o755)
-        os.chmod(f"{place}/photos/locked", 0)
+        os.chmod(home / path, 0)
         root = os.geteuid() == 0
         try:
             if root:
                 os.seteuid(65534)
-            with pytest.raises(PermissionError, match="cannot read .*locked"):
-                list_files(Path(place) / "photos")
+            yield home
         finally:
             if root:
                 os.seteuid(0)
-            os.chmod(f"{place}/photos/locked", 0o700)
+            os.chmod(home / path, 0o700)
+
+
+def test_a_directory_without_read_permission_is_refused():
+    with locked("a") as home:
+        with pytest.raises(PermissionError, match="cannot read .*a"):
+            list_files(home)
+
+
+def test_a_file_without_permission_is_unreadable_and_says_so():
+    with locked("a/0.png") as home:
+        files = list_files(home)
+        assert decode_files(files, 8, progress=False).bad == (0,)
+        assert why_unreadable(files, 0) == "Permission denied"
 
 
 # --- the store ---------------------------------------------------------------
@@ -207,7 +361,8 @@ def test_a_store_cut_short_is_made_again():
     (file,) = cache_folder().glob("stores/*-8-*/images")
     os.truncate(file, 1000)
     assert not is_whole(file.parent)
-    assert_right(made().images)
+    with pytest.warns(UserWarning, match="was damaged; decoded again"):
+        assert_right(made().images)
 
 
 def test_a_flipped_byte_is_found_by_the_checksums():
@@ -217,6 +372,48 @@ def test_a_flipped_byte_is_found_by_the_checksums():
     with open(file, "r+b") as f:
         f.write(b"!")
     assert is_whole(file.parent) and not is_whole(file.parent, thorough=True)
+
+
+@pytest.mark.parametrize("place", [0, 192 * (COUNT - 1) + 5])
+def test_a_byte_flipped_since_is_noticed_when_the_store_is_read(place):
+    made()
+    assert_right(made().images)  # once right is not for ever
+    (file,) = cache_folder().glob("stores/*-8-*/images")
+    with open(file, "r+b") as f:
+        f.seek(place)
+        f.write(b"!")
+    asked = []
+    with pytest.warns(UserWarning, match=f"{file.parent.name} was damaged"):
+        images, _ = made(lambda i: asked.append(i) or image(i))
+    assert_right(images)
+    assert len(asked) == COUNT and is_whole(file.parent, thorough=True)
+    assert_right(made(lambda i: pytest.fail("decoded")).images)
+
+
+def test_a_byte_flipped_in_what_a_store_says_is_noticed():
+    made(lambda i: None if i == 3 else image(i))
+    (file,) = cache_folder().glob("stores/*-8-*/about.json")
+    whole = file.read_text()
+    file.write_text(whole.replace('"bad": [3]', '"bad": [4]'))
+    with pytest.warns(UserWarning, match="was damaged; decoded again"):
+        assert made(lambda i: None if i == 3 else image(i)).bad == (3,)
+    assert file.read_text() == whole
+
+
+def test_a_store_without_a_sum_of_what_it_says_is_read_as_it_is():
+    made()
+    (file,) = cache_folder().glob("stores/*-8-*/about.json")
+    about = json.loads(file.read_text())
+    del about["sum"]
+    file.write_text(json.dumps(about))
+    assert_right(made(lambda i: pytest.fail("decoded")).images)
+
+
+def test_the_checksums_of_a_store_are_compared_once_in_a_process(monkeypatch):
+    made()
+    made()
+    monkeypatch.setattr(module, "_checksums", None)
+    assert_right(made().images)
 
 
 def test_two_that_ask_at_once_decode_once():
@@ -233,6 +430,32 @@ def test_two_that_ask_at_once_decode_once():
     [t.start() for t in threads], [t.join() for t in threads]
     assert len(asked) == COUNT and len(found) == 2
     assert_right(found[0]), assert_right(found[1])
+
+
+def test_two_sources_with_like_names_keep_their_stores():
+    for name in ("hf-1", "hf-1-8", "hf"):
+        Store(name, "v1", 3, 8).load(image, False)
+    assert len(list(cache_folder().glob("stores/*-8-*/about.json"))) == 3
+
+
+def test_stores_are_found_by_what_they_say_of_themselves(photos, monkeypatch):
+    monkeypatch.setattr(module, "STORED", 0)
+    home = photos.rename(photos.parent / "meine B\u00fccher")
+    beside = home.parent / "meine B\u00fccher-2"
+    for folder in (home, beside):
+        picture(folder / "a/9.png", 9)
+        decode_files(list_files(folder), 8, progress=False)
+    (found,) = stores_of(store_names(home, ["train", "all"]))
+    assert read_about(found)["count"] == 7
+    (found / "about.json").write_text("{")
+    assert stores_of(store_names(home, ["all"])) == [found]
+
+
+def test_the_cache_may_be_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CIPER_CACHE", "~/made")
+    assert cache_folder() == tmp_path / "made"
+    assert (tmp_path / "made").is_dir()
 
 
 def test_few_images_stay_in_memory():
