@@ -9,14 +9,17 @@ __all__ = ['CIFAR10', 'CIFAR100', 'STL10', 'CORE50_32', 'CORE50_128', 'TDW_64', 
 # %% ../nbs/library/03_datasets.ipynb #imports
 import hashlib
 import inspect
+import os
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torchvision
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
@@ -36,15 +39,29 @@ from .download import Archive, check_md5, data_folder, fetch, unpacked
 from .files import load_tensors, save_tensors
 from ciper.folders import (
     CORE50,
+    PARTS,
     PROTOCOLS,
     TDW,
+    held_out,
+    part_of,
     read_core50,
     read_folder,
     read_tdw,
+    report_unreadable,
     scan_core50,
     scan_tdw,
 )
-from .store import cache_folder, decode_all, is_whole, list_files
+from .pixels import square
+from ciper.store import (
+    cache_folder,
+    decode_all,
+    is_whole,
+    list_files,
+    read_picture,
+    store_name,
+    store_names,
+    stores_of,
+)
 
 # %% ../nbs/library/03_datasets.ipynb #request
 @dataclass(frozen=True)
@@ -54,7 +71,7 @@ class Request:
     Attributes:
         rest: what follows the colon of the name.
         size: height and width of the images in pixels.
-        part: "train", "test" or "all".
+        part: "train", "val", "test" or "all".
         root: where archives and their folders are.
         strict: refuse an unreadable image instead of warning.
         progress: show a progress bar.
@@ -304,36 +321,58 @@ def _tdw(ask: Request) -> ImageData:
 
 # %% ../nbs/library/03_datasets.ipynb #own
 def _own_folder(ask: Request) -> ImageData:
-    root = Path(ask.rest).expanduser()
+    root = Path(os.path.expanduser(ask.rest))
     return read_folder(root, ask.size, ask.part, ask.strict, ask.progress)
 
 # %% ../nbs/library/03_datasets.ipynb #hub
 def _hub(ask: Request) -> ImageData:
-    tables = _hub_tables(ask.rest)
-    held = tables.get("test") or tables.get("validation")
-    chosen = held if ask.part == "test" and held else tables["train"]
     name = f"hf:{ask.rest}"
-    image, label = _hub_columns(name, chosen.features)
+    tables = _hub_parts(name, _hub_tables(ask.rest))
+    image, label = _hub_columns(name, tables["train"].features)
+    labels, classes = _hub_labels(name, tables, label)
+    whole = len(labels) == 1  # split at random
+    part = held_out(ask.part, ("train", "test") if whole else labels, name)
+    chosen = [*labels] if whole or part == "all" else [part]
+    labels = torch.cat([labels[p] for p in chosen])
+    rows = [(tables[p], len(tables[p])) for p in chosen]
+
+    def opened(i: int) -> Image.Image:
+        table, i = _row(rows, i)
+        picture = table[i][image]
+        if picture is None:
+            raise ValueError("no image")
+        return picture
 
     def decode(i: int) -> Tensor | None:
         try:
-            picture = TF.pil_to_tensor(chosen[i][image].convert("RGB"))
-        except (OSError, ValueError, SyntaxError):
+            return square(read_picture(lambda: opened(i)), ask.size)
+        except ValueError:
             return None
-        small = TF.resize(picture, [ask.size], antialias=True)
-        return TF.center_crop(small, [ask.size, ask.size])
 
-    key = chosen._fingerprint
-    images, bad = decode_all(
-        decode, len(chosen), ask.size, name, key, ask.progress
-    )
-    if bad and (ask.strict or not len(images)):
-        raise ValueError(f"{name}: {len(bad)} unreadable image(s)")
-    labels = torch.tensor(chosen[label] if label else [0] * len(chosen))
-    kept = [i for i in range(len(chosen)) if i not in set(bad)]
-    classes = tuple(chosen.features[label].names) if label else ("image",)
-    data = ImageData(name, images, labels[kept], classes)
-    return data if held or ask.part == "all" else _share(data, ask.part, 0.8)
+    def why(i: int) -> str:
+        try:
+            read_picture(lambda: opened(i))
+        except ValueError as error:
+            return f"image {i} ({error})"
+        return f"image {i}"
+
+    key = " ".join(table._fingerprint for table, _ in rows)
+    place = store_name(name, name, chosen[0] if len(chosen) == 1 else "all")
+    read = decode_all(decode, len(labels), ask.size, place, key, ask.progress)
+    report_unreadable(name, read, why, ask.strict)
+    kept = torch.ones(len(labels), dtype=torch.bool)
+    kept[list(read.bad)] = False
+    data = ImageData(name, read.images, labels[kept], classes)
+    return _share(data, ask.part, 0.8) if whole else data
+
+
+def _row(rows: list[tuple], i: int) -> tuple:
+    """The table in which the i-th row of all tables is, and where there."""
+    for table, count in rows:
+        if i < count:
+            return table, i
+        i -= count
+    raise IndexError(i)
 
 # %% ../nbs/library/03_datasets.ipynb #hub-parts
 def _hub_tables(name: str) -> dict:
@@ -351,20 +390,94 @@ def _hub_tables(name: str) -> dict:
     except Exception as error:  # the hub's libraries raise all kinds
         reason = " ".join(str(error).split()) or type(error).__name__
         raise OSError(f"cannot read hf:{name}: {reason}") from None
-    tables = found if isinstance(found, dict) else {"train": found}
-    if "train" not in tables:
-        raise ValueError(f"hf:{name} has no split 'train': {[*tables]}")
-    return tables
+    return found if isinstance(found, dict) else {"train": found}
+
+
+def _hub_parts(name: str, tables: dict) -> dict:
+    """The tables by the part that they are; others are left out."""
+    parts = {}
+    for given in sorted(tables, key=lambda given: given not in PARTS):
+        part = part_of(given)
+        if part and part not in parts:
+            parts[part] = given
+    if "train" not in parts:
+        raise ValueError(f"{name} has no split 'train': {[*tables]}")
+    rest = [given for given in tables if given not in parts.values()]
+    if rest:
+        warnings.warn(f"{name}: {', '.join(rest)} left out", stacklevel=4)
+    return {part: tables[given] for part, given in parts.items()}
+
+
+_LABELS = ("label", "labels", "class", "target", "category")
 
 
 def _hub_columns(name: str, features: dict) -> tuple[str, str]:
+    """The columns of images and of labels; empty where there are none."""
     kinds = {
         type(kind).__name__: column
         for column, kind in reversed(features.items())
     }
     if "Image" not in kinds:
         raise ValueError(f"{name} has no column of images: {[*features]}")
-    return kinds["Image"], kinds.get("ClassLabel", "")
+    values = [
+        column
+        for column, kind in features.items()
+        if column.lower() in _LABELS
+        and re.match("u?int|bool|string|large_s", getattr(kind, "dtype", ""))
+    ]
+    label = kinds.get("ClassLabel") or next(iter(values), "")
+    if not label and len(features) > 1:
+        warnings.warn(
+            f"{name}: no column of classes, and none of whole numbers or text "
+            f"called {', '.join(_LABELS)}: {[*features]}; taken as one class",
+            stacklevel=4,
+        )
+    return kinds["Image"], label
+
+# %% ../nbs/library/03_datasets.ipynb #hub-labels
+def _hub_labels(
+    name: str, tables: dict, column: str
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The labels of each part that has some, and the classes of all."""
+    found = {
+        part: list(table[column]) if column in table.features else []
+        for part, table in tables.items()
+    }
+    bare = [p for p, x in found.items() if {*x} <= {None, -1}]
+    if len(bare) == len(found):
+        labels = {p: torch.zeros(len(t)).long() for p, t in tables.items()}
+        return labels, ("image",)
+    if "train" in bare:
+        raise ValueError(
+            f"{name}: the part train has no labels in its column {column!r}"
+        )
+    if bare:
+        text = f"{name}: {' and '.join(bare)} without labels left out"
+        warnings.warn(text, stacklevel=4)
+    found = {p: x for p, x in found.items() if p not in bare}
+    kinds = [tables[p].features[column] for p in found]
+    names = {tuple(getattr(kind, "names", ())) for kind in kinds}
+    if len(names) > 1:
+        raise ValueError(f"{name}: its parts have different classes")
+    (classes,) = names
+    values = range(len(classes)) if classes else _values(found)
+    place = {value: i for i, value in enumerate(values)}
+    labels = {}
+    for part, column_ in found.items():
+        lost = [value for value in column_ if value not in place]
+        if lost:
+            raise ValueError(
+                f"{name}: {len(lost)} images of {part} have no label, such as "
+                f"{lost[0]!r}"
+            )
+        labels[part] = torch.tensor([place[value] for value in column_])
+    return labels, classes or tuple(map(str, values))
+
+
+def _values(found: dict[str, list]) -> list:
+    """All values of a column, in order."""
+    values = {value for column in found.values() for value in column}
+    return sorted(values - {None})
 
 # %% ../nbs/library/03_datasets.ipynb #table
 @dataclass(frozen=True)
@@ -466,7 +579,7 @@ DATASETS |= {
 }
 
 # %% ../nbs/library/03_datasets.ipynb #load
-SPLITS = ("train", "test", "all")
+SPLITS = ("train", "val", "test", "all")
 
 
 def load(
@@ -483,7 +596,8 @@ def load(
         name: one of `DATASETS`, such as "turntable" or "core50:usual";
             "folder:PATH" or "hf:NAME".
         size: height and width of the images in pixels.
-        split: "train", "test" or "all".
+        split: "train", "test" or "all"; "val" where a folder or the hub has
+            one.
         strict: refuse an unreadable image instead of warning.
         progress: show a progress bar while rendering or decoding.
         root: where archives and their folders are; `CIPER_DATA` by default.
@@ -497,6 +611,10 @@ def load(
     if size < 8:
         raise ValueError(f"size must be at least 8 pixels, got {size}")
     known, rest = _known(name)
+    open_ = name.partition(":")[0] in _OPEN
+    held_out(split, PARTS if open_ else ("train", "test"), name)
+    if name.startswith("folder:"):
+        name = f"folder:{Path(rest)}"
     ask = Request(rest, size, split, data_folder(root), strict, progress)
     found = known.read(ask)
     about = dict(license=known.license, citation=known.citation)
@@ -559,14 +677,17 @@ def check(name: str, root: str | Path | None = None) -> list[str]:
         FileNotFoundError: there is nothing.
     """
     known, rest = _known(name)
-    place, said = data_folder(root), []
+    place, said, parts = data_folder(root), [], ("all", *PARTS)
     for archive in known.archives:
         said += _check_archive(name, archive, place)
-        said += _check_stores(archive.folder)
+        for path in (archive.folder, archive.file):
+            said += _check_stores(store_names(place / path, parts))
     if name.startswith("folder:"):
-        path = Path(rest).expanduser()
+        path = Path(os.path.expanduser(rest))
         said = [f"{path}: {len(list_files(path))} files"]
-        said += _check_stores(path.stem)
+        said += _check_stores(store_names(path, parts))
+    if name.startswith("hf:"):
+        said = _check_stores(store_name(name, name, part) for part in parts)
     if known.archives and not said:
         raise FileNotFoundError(f"nothing of {name} is in {place}")
     return said or [f"{name}: nothing to check"]
@@ -597,11 +718,13 @@ def _count(name: str, place: Path) -> list[str]:
     return []
 
 
-def _check_stores(stem: str) -> list[str]:
+def _check_stores(names: Iterable[str]) -> list[str]:
     said = []
-    for folder in sorted(cache_folder().glob(f"stores/{stem}-*")):
-        if folder.is_dir() and folder.suffix != ".part":
-            if not is_whole(folder, thorough=True):
-                raise ValueError(f"{folder} is damaged; delete it")
-            said.append(f"{folder}: checksums")
+    for folder in stores_of(names):
+        if not is_whole(folder, thorough=True):
+            raise ValueError(
+                f"{folder} is damaged: it was decoded from files that are "
+                "still there, and the next load decodes them again"
+            )
+        said.append(f"{folder}: checksums")
     return said

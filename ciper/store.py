@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOWHERE', 'CHUNK', 'Decode', 'LARGE', 'VERSION', 'STORED', 'cache_folder', 'Files', 'list_files', 'read_picture',
-           'decode', 'Decoded', 'gather', 'take', 'Store', 'read_about', 'is_whole', 'stores_of', 'decode_all',
+           'decode', 'quiet', 'Decoded', 'gather', 'take', 'Store', 'read_about', 'is_whole', 'stores_of', 'decode_all',
            'store_name', 'store_names', 'decode_files', 'why_unreadable']
 
 # %% ../nbs/library/03_store.ipynb #imports
@@ -238,17 +238,19 @@ def _check_packing(path: Path, info: ZipInfo) -> None:
     )
 
 # %% ../nbs/library/03_store.ipynb #decode
-def read_picture(content: bytes) -> UInt8[Tensor, "3 h w"]:
-    """The pixels of the picture in a file.
+def read_picture(
+    opened: Callable[[], Image.Image],
+) -> UInt8[Tensor, "3 h w"]:
+    """The pixels of a picture that a function opens.
 
     Raises:
         ValueError: it cannot be read; the message says why.
     """
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with opened() as picture:
             return picture_pixels(picture)
     except UnidentifiedImageError:
-        problem = "no picture that Pillow knows" if content else "empty"
+        problem = "no picture that Pillow knows"
     except Exception as error:  # damaged files raise all kinds
         problem = str(error) or type(error).__name__
     raise ValueError(" ".join(problem.split()))
@@ -264,7 +266,7 @@ def decode(
         size: height and width of the result; those of the file by default.
     """
     try:
-        image = read_picture(content)
+        image = read_picture(lambda: Image.open(io.BytesIO(content)))
     except ValueError:
         return None
     return square(image, size) if size else image
@@ -272,6 +274,14 @@ def decode(
 # %% ../nbs/library/03_store.ipynb #pool
 CHUNK = 256  # images that a thread decodes in one go
 _QUIET = threading.Lock()  # filters of warnings are one for all threads
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings, in one thread at a time and those that it starts."""
+    with _QUIET, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _chunks(count: int) -> list[range]:
@@ -294,8 +304,7 @@ def _in_threads(
         initial=count - sum(map(len, chunks)),
     )  # fmt: skip
     pool = ThreadPoolExecutor(threads or os.cpu_count())
-    with bar, _QUIET, warnings.catch_warnings(), pool:
-        warnings.simplefilter("ignore")
+    with bar, quiet(), pool:
         jobs = {pool.submit(work, chunk): chunk for chunk in chunks}
         try:
             for job in as_completed(jobs):
@@ -520,8 +529,16 @@ def is_whole(folder: Path, thorough: bool = False) -> bool:
 
 
 def _checksums(file: Path, count: int, image: int) -> list[int]:
-    with open(file, "rb") as f:
-        return [zlib.crc32(f.read(len(c) * image)) for c in _chunks(count)]
+    with open(file, "rb", buffering=0) as f:
+        return [_checksum(f, len(chunk) * image) for chunk in _chunks(count)]
+
+
+def _checksum(file, left: int) -> int:
+    """Of the next bytes of a file, in little memory."""
+    buffer, sum_ = memoryview(bytearray(2**18)), 0
+    while left and (got := file.readinto(buffer[: min(left, 2**18)])):
+        sum_, left = zlib.crc32(buffer[:got], sum_), left - got
+    return sum_
 
 
 _RIGHT = set()  # files of images whose checksums this process has compared
@@ -720,13 +737,21 @@ def decode_files(
     (name,) = store_names(files.root, [part])
     key, count = files.fingerprint(), len(files)
     threads = 1 if files.bytes() < count * _SMALL else None
-    return decode_all(read, count, size, name, key, progress, threads)
+    try:
+        return decode_all(read, count, size, name, key, progress, threads)
+    except ValueError:
+        raise ValueError(
+            f"{files.root}: all {count} images are unreadable, such as "
+            f"{files.names[0]} ({why_unreadable(files, 0)})"
+        ) from None
 
 
 def why_unreadable(files: Files, i: int) -> str:
     """What is wrong with the file at position i."""
     try:
-        read_picture(files.read(i))
+        content = files.read(i)
+        with quiet():
+            read_picture(lambda: Image.open(io.BytesIO(content)))
     except (OSError, ValueError) as error:
         return getattr(error, "strerror", None) or str(error)
     return "it could not be read before"

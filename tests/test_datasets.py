@@ -308,7 +308,9 @@ def test_check_finds_a_damaged_store(root, monkeypatch):
     (file,) = store.cache_folder().glob("stores/*/images")
     with open(file, "r+b") as f:
         f.write(b"xyz")
-    with pytest.raises(ValueError, match="is damaged; delete it"):
+    with pytest.raises(
+        ValueError, match="is damaged: it was decoded from files"
+    ):
         check("core50")
 
 

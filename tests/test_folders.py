@@ -1,6 +1,10 @@
 """Folders of images: one's own, CORe50 and TDW, whole and damaged."""
 
+import os
+import re
 import shutil
+import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from replicas import (
     zipped,
 )
 
+from ciper import folders as module
 from ciper import store
 from ciper.data import POSE
 from ciper.datasets import load
@@ -23,6 +28,8 @@ from ciper.folders import (
     CATEGORIES,
     CORE50,
     TDW,
+    arrange,
+    image_suffixes,
     is_training,
     read_core50,
     read_tdw,
@@ -77,7 +84,10 @@ def test_a_folder_of_train_and_test_is_split_as_it_says(tmp_path):
 
 def test_an_unreadable_image_is_skipped_with_a_warning_that_names_it(photos):
     (photos / "cat/bad.jpg").write_bytes(b"no image at all")
-    with pytest.warns(UserWarning, match=r"1 unreadable.*bad\.jpg; skipped"):
+    with pytest.warns(
+        UserWarning,
+        match=r"1 unreadable.*bad\.jpg \(no picture that Pillow knows\); ",
+    ):
         found = load(f"folder:{photos}", 16, "all", progress=False)
     assert len(found) == 10
 
@@ -85,7 +95,9 @@ def test_an_unreadable_image_is_skipped_with_a_warning_that_names_it(photos):
 def test_a_truncated_image_is_unreadable(photos):
     whole = (photos / "dog/deep/4.jpg").read_bytes()
     (photos / "dog/deep/4.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.warns(UserWarning, match=r"4\.jpg; skipped"):
+    with pytest.warns(
+        UserWarning, match=r"4\.jpg \(.*[Tt]runcated.*; skipped"
+    ):
         assert len(load(f"folder:{photos}", 16, "all", progress=False)) == 9
 
 
@@ -141,9 +153,253 @@ def test_a_store_still_names_what_was_unreadable(photos, monkeypatch):
     monkeypatch.setattr(store, "STORED", 0)
     (photos / "cat/bad.jpg").write_bytes(b"no image at all")
     for _ in range(2):
-        with pytest.warns(UserWarning, match=r"bad\.jpg; skipped"):
+        with pytest.warns(UserWarning, match=r"bad\.jpg .*; skipped"):
             found = load(f"folder:{photos}", 16, "all", progress=False)
     assert found.labels.tolist() == [0] * 5 + [1] * 5
+
+
+# --- splits ------------------------------------------------------------------
+
+
+def tree(root, *names):
+    """A small image at each path, and the name of the folder."""
+    for i, name in enumerate(names):
+        picture(root / name, i)
+    return f"folder:{root}"
+
+
+def part(name, which):
+    data = load(name, 8, which, progress=False)
+    return [data.classes[i] for i in data.labels.tolist()], data.classes
+
+
+@pytest.mark.parametrize(
+    ("train", "held"),
+    [
+        *(("train", "val"), ("training", "validation"), ("Train", "Test")),
+        *(("train", "valid"), ("TRAIN", "testing"), ("trn", "dev")),
+        *(("train", "eval"), ("train", "tst"), ("train", "evaluation")),
+    ],
+)
+def test_the_usual_names_are_a_split_in_any_case(tmp_path, train, held):
+    name = tree(
+        tmp_path, f"{train}/a/1.png", f"{train}/b/2.png", f"{held}/b/3.png"
+    )
+    assert part(name, "train") == (["a", "b"], ("a", "b"))
+    assert part(name, "test") == (["b"], ("a", "b"))
+    assert len(part(name, "all")[0]) == 3
+
+
+THREE = ("train/a/1.png", "train/b/2.png", "val/c/3.png", "test/b/4.png")
+
+
+def test_three_parts_share_one_list_of_classes(tmp_path):
+    name, classes = tree(tmp_path, *THREE), ("a", "b", "c")
+    assert part(name, "train") == (["a", "b"], classes)
+    assert part(name, "val") == (["c"], classes)
+    assert part(name, "test") == (["b"], classes)
+    assert sorted(part(name, "all")[0]) == ["a", "b", "b", "c"]
+
+
+def test_the_parts_of_an_archive_are_those_of_its_folder(tmp_path):
+    tree(tmp_path / "pets", *THREE)
+    (tmp_path / "pets/__MACOSX").mkdir()
+    path = zipped(tmp_path / "pets")  # in a folder of its own
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/pets/._1.png", b"x")
+    for which in ("train", "val", "test"):
+        found = part(f"folder:{path}", which)
+        assert found == part(f"folder:{tmp_path / 'pets'}", which)
+
+
+def test_a_folder_that_holds_only_a_folder_is_opened(tmp_path):
+    pets = tree(tmp_path / "deep/pets", "a/1.png", "b/2.png")
+    for name in (f"folder:{tmp_path}", f"folder:{tmp_path}/deep", pets):
+        assert part(name, "all") == (["a", "b"], ("a", "b"))
+
+
+def test_a_part_that_an_archive_holds_twice_is_one(tmp_path):
+    names = "train/train/a/1.png", "train/train/b/2.png", "test/test/b/3.png"
+    assert part(tree(tmp_path, *names), "test") == (["b"], ("a", "b"))
+
+
+def test_a_split_without_classes_has_one(tmp_path):
+    name = tree(tmp_path / "pets", "train/1.png", "train/2.png", "val/3.png")
+    assert part(name, "train") == (["pets", "pets"], ("pets",))
+    assert part(name, "test") == (["pets"], ("pets",))
+
+
+def test_a_part_that_is_not_there_is_refused_by_name(tmp_path):
+    two = tree(tmp_path / "two", "train/a/1.png", "test/a/2.png")
+    with pytest.raises(ValueError, match="two has no part 'val', only train"):
+        load(two, 8, "val", progress=False)
+    none = tree(tmp_path / "none", "a/1.png", "b/2.png")
+    with pytest.raises(ValueError, match="no part 'val', only train and test"):
+        load(none, 8, "val", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (("train/a/1.png", "holdout/a/2.png"), "train and holdout"),
+        (("train/a/1.png", "cat/2.png"), "train and cat"),
+        (("train/a/1.png", "test/a/2.png", "x/3.png"), "train, test and x"),
+        (("train/1.png", "test/2.png", "cat/3.png"), "train, test and cat"),
+        (("train/a/1.png", "Train/a/2.png"), "train"),
+        (("train/1.png", "training/1.png", "cat/2.png"), "train"),
+        (("train/a/1.png", "val/a/2.png", "valid/a/3.png"), "val"),
+        (("val/a/1.png", "test/a/2.png"), "test, val"),
+    ],
+)
+def test_half_a_split_is_refused_by_name(names, shown):
+    with pytest.raises(ValueError, match="half a split: expected") as error:
+        arrange(sorted(names), Path("pets"))
+    assert all(name in str(error.value) for name in re.findall(r"\w+", shown))
+
+
+def test_a_class_called_like_a_part_is_one_with_a_warning(tmp_path):
+    name = tree(tmp_path, "bus/1.png", "car/2.png", "train/3.png")
+    with pytest.warns(UserWarning, match="train taken as a class, not as"):
+        assert part(name, "all")[1] == ("bus", "car", "train")
+
+
+def test_a_training_part_alone_is_split_at_random_with_a_warning(tmp_path):
+    name = tree(tmp_path, *(f"train/{c}/{i}.png" for c in "ab" for i in "123"))
+    for which, count in (("train", 5), ("test", 1)):
+        with pytest.warns(UserWarning, match="only 'train' is there"):
+            found, classes = part(name, which)
+        assert (len(found), classes) == (count, ("a", "b"))
+
+
+def test_images_beside_a_split_or_classes_are_named(tmp_path):
+    names = "train/a/1.png", "test/a/2.png", "cover.png"
+    name = tree(tmp_path / "pets", *names)
+    with pytest.warns(UserWarning, match="1 image.s. beside the split left"):
+        assert part(name, "all") == (["a", "a"], ("a",))
+    name = tree(tmp_path / "mine", "a/1.png", "b/2.png", "cover.png")
+    with pytest.warns(UserWarning, match="are a class, 'mine'"):
+        assert part(name, "all")[1] == ("a", "b", "mine")
+
+
+def test_a_part_without_classes_is_no_part_to_test_on(tmp_path):
+    bare = [f"test/{i}.png" for i in range(3)]
+    name = tree(tmp_path / "x", "train/a/1.png", "val/a/2.png", *bare)
+    with pytest.warns(UserWarning, match="test has no folders of classes"):
+        assert part(name, "test") == (["a"], ("a",))
+    name = tree(tmp_path / "y", *(f"train/a/{i}.png" for i in "12345"), *bare)
+    with pytest.warns(UserWarning) as said:
+        assert part(name, "all") == (["a"] * 5, ("a",))
+    assert "only 'train' is there" in str(said[1].message)
+    with pytest.raises(ValueError, match="part train has no folders of"):
+        arrange(["train/1.png", "test/a/2.png"], tmp_path)
+
+
+def test_ten_thousand_classes_are_listed_in_a_moment():
+    names = [f"train/{c:05}/{i}.jpg" for c in range(10_000) for i in range(8)]
+    names += [f"val/{c:05}/{i}.jpg" for c in range(10_000) for i in range(2)]
+    start = time.process_time()
+    parts, classes = arrange(names, Path("many"))
+    assert time.process_time() - start < 2
+    assert parts.count("val") == 20_000 and len(set(classes)) == 10_000
+
+
+def test_labels_of_many_classes_take_no_time(tmp_path, monkeypatch):
+    names = tuple(f"{c:05}/{i}.jpg" for c in range(10_000) for i in range(10))
+    files = store.Files(tmp_path, names, ("0-1",) * len(names))
+    tiny = torch.zeros(1, 3, 8, 8, dtype=torch.uint8).expand(100_000, 3, 8, 8)
+    monkeypatch.setattr(module, "list_files", lambda root: files)
+    monkeypatch.setattr(
+        module, "decode_files", lambda *a: store.Decoded(tiny, ())
+    )
+    start = time.process_time()
+    data = module.read_folder(tmp_path, 8, "all")
+    assert time.process_time() - start < 2
+    assert data.labels.tolist() == [i // 10 for i in range(100_000)]
+
+
+# --- which files are images --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [
+        *((".jfif", "JPEG"), (".jpe", "JPEG"), (".JPG", "JPEG")),
+        *((".jp2", "JPEG2000"), (".avif", "AVIF"), (".tga", "TGA")),
+        *((".pgm", "PPM"), (".qoi", "QOI"), (".apng", "PNG")),
+    ],
+)
+def test_whatever_pillow_opens_is_read(tmp_path, suffix, kind):
+    (tmp_path / "a").mkdir()
+    picture = Image.new("L" if suffix == ".pgm" else "RGB", (16, 16), 90)
+    picture.save(tmp_path / f"a/1{suffix}", kind)
+    assert len(load(f"folder:{tmp_path}", 8, "all", progress=False)) == 1
+
+
+def test_documents_films_and_tables_are_no_images():
+    found = image_suffixes()
+    assert {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff"} <= found
+    assert {".webp", ".ppm", ".jp2", ".mpo"} <= found
+    no = {".pdf", ".ps", ".eps", ".mpg", ".mpeg", ".h5", ".hdf", ".ico"}
+    assert not found & no
+
+
+def test_images_that_nobody_reads_are_counted_and_named(photos):
+    for name in ("cat/a.heic", "cat/b.HEIC", "dog/c.svg", "dog/d.txt"):
+        (photos / name).write_bytes(b"x")
+    (photos / "bird").symlink_to(photos / "nowhere")
+    expected = r"4 file\(s\) .* 2 \.heic, 1 link to nothing, 1 \.svg: bird, "
+    with pytest.warns(UserWarning, match=expected):
+        assert len(load(f"folder:{photos}", 8, "all", progress=False)) == 10
+    with pytest.raises(ValueError, match="convert them to JPEG or PNG"):
+        load(f"folder:{photos}", 8, strict=True, progress=False)
+
+
+def test_a_folder_of_images_that_nobody_reads_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/1.heic").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"1 file.* 1 \.heic: a/1\.heic"):
+        load(f"folder:{tmp_path}", progress=False)
+
+
+def test_a_linked_folder_is_a_class(tmp_path):
+    tree(tmp_path / "far", "1.png")
+    name = tree(tmp_path / "pets", "a/1.png")
+    (tmp_path / "pets/b").symlink_to(tmp_path / "far")
+    (tmp_path / "pets/a/up").symlink_to(tmp_path / "pets")
+    assert part(name, "all") == (["a", "b"], ("a", "b"))
+
+
+def test_a_class_in_latin_1_has_a_name_to_print(tmp_path):
+    name = tree(tmp_path, "cafe/1.png", "dog/2.png")
+    home = os.fsencode(tmp_path)
+    os.rename(home + b"/cafe", home + b"/caf\xe9")
+    assert part(name, "all") == (["caf\u00e9", "dog"], ("caf\u00e9", "dog"))
+
+
+@pytest.mark.parametrize("stored", [0, 2**24])
+def test_a_refused_picture_is_named_with_the_reason(
+    tmp_path, monkeypatch, stored
+):
+    monkeypatch.setattr(store, "STORED", stored)
+    name = tree(tmp_path, "a/1.png", "b/2.png")
+    Image.new("F", (8, 8), 0.5).save(tmp_path / "a/deep.tif")
+    with pytest.warns(UserWarning, match=r"deep\.tif \(gray in floats has no"):
+        assert part(name, "all")[0] == ["a", "b"]
+    for path in ("a/1.png", "b/2.png"):
+        (tmp_path / path).unlink()
+    with pytest.raises(ValueError, match=r"a/deep\.tif \(gray in floats"):
+        load(name, 8, "all", progress=False)
+
+
+def test_a_photograph_on_its_side_is_read_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[0, 0] = 255
+    Image.fromarray(pixels).save(tmp_path / "1.png", exif=exif)
+    for name in (tmp_path, zipped(tmp_path)):
+        found = load(f"folder:{name}", 16, "all", progress=False).images[0]
+        assert found[0].nonzero().tolist() == [[0, 15]]
 
 
 # --- CORe50 ------------------------------------------------------------------

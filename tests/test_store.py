@@ -297,9 +297,9 @@ def locked(path):
 
 
 def test_a_directory_without_read_permission_is_refused():
-    with locked("a") as home:
-        with pytest.raises(PermissionError, match="cannot read .*a"):
-            list_files(home)
+    refused = pytest.raises(PermissionError, match="cannot read .*a")
+    with locked("a") as home, refused:
+        list_files(home)
 
 
 def test_a_file_without_permission_is_unreadable_and_says_so():
