@@ -405,7 +405,7 @@ def _hub_parts(name: str, tables: dict) -> dict:
     rest = [given for given in tables if given not in parts.values()]
     if rest:
         warnings.warn(f"{name}: {', '.join(rest)} left out", stacklevel=4)
-    return {part: tables[given] for part, given in parts.items()}
+    return {part: tables[parts[part]] for part in PARTS if part in parts}
 
 
 _LABELS = ("label", "labels", "class", "target", "category")

@@ -1,5 +1,6 @@
 """Every data set by its name, from replicas of what is published."""
 
+import io
 import sys
 import types
 
@@ -7,7 +8,16 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
-from replicas import SMALL_CORE50, SMALL_TDW, cifar, core50, stl10, tdw, zipped
+from replicas import (
+    SMALL_CORE50,
+    SMALL_TDW,
+    cifar,
+    core50,
+    picture,
+    stl10,
+    tdw,
+    zipped,
+)
 
 from ciper import datasets as module
 from ciper import store
@@ -49,6 +59,23 @@ def root(tmp_path):
 def test_load_says_what_it_expected(arguments, message):
     with pytest.raises(ValueError, match=message):
         load(*arguments, progress=False)
+
+
+@pytest.mark.parametrize("name", ["digits", "turntable", "cifar10", "core50"])
+def test_data_of_two_parts_have_no_third(name):
+    with pytest.raises(ValueError, match=f"{name} has no part 'val', only"):
+        load(name, 8, "val")
+
+
+def test_a_folder_has_one_name_however_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for i in range(3):
+        picture(tmp_path / f"photos/a/{i}.png", i)
+    for name in ("photos", "photos/", "./photos", ".//photos/."):
+        found = load(f"folder:{name}", 8, "all", progress=False)
+        assert found.name == "folder:photos"
+    assert len(load("folder:~/photos", 8, "all", progress=False)) == 3
 
 
 def test_rooms_are_split_by_session(tmp_path, monkeypatch):
@@ -216,8 +243,11 @@ def test_what_is_on_the_disk_is_at_hand(root):
 
 
 class Column(dict):
-    def __init__(self, count, **features):
+    """A table of the hub: pictures of the color of their row, and labels."""
+
+    def __init__(self, count, labels=None, **features):
         self.features, self.count = features, count
+        self.labels = labels or [i % 2 for i in range(count)]
         self._fingerprint = f"{count} rows"
 
     def __len__(self):
@@ -225,13 +255,21 @@ class Column(dict):
 
     def __getitem__(self, key):
         if isinstance(key, str):
-            return [i % 2 for i in range(self.count)]
-        color = (key, 0, 0)
-        return {"picture": Image.new("RGB", (20, 12), color), "kind": key % 2}
+            return self.labels
+        return {"picture": self.picture(key), "kind": self.labels[key]}
+
+    def picture(self, i):
+        return Image.new("RGB", (20, 12), (i, 0, 0))
 
 
 class ClassLabel:
-    names = ["cat", "dog"]
+    def __init__(self, *names):
+        self.names = [*names] or ["cat", "dog"]
+
+
+class Value:
+    def __init__(self, dtype):
+        self.dtype = dtype
 
 
 def hub(monkeypatch, **tables):
@@ -242,9 +280,14 @@ def hub(monkeypatch, **tables):
     return fake
 
 
-def table(count):
-    kinds = {"picture": type("Image", (), {})(), "kind": ClassLabel()}
-    return Column(count, **kinds)
+def table(count, labels=None, kind=None, column="kind"):
+    kinds = {"picture": type("Image", (), {})(), column: kind or ClassLabel()}
+    return Column(count, labels, **kinds)
+
+
+def asked(part="train", size=8, name="hf:x"):
+    data = load(name, size, part, progress=False)
+    return [data.classes[i] for i in data.labels.tolist()], data.classes
 
 
 def test_the_hub_gives_images_and_classes(monkeypatch):
@@ -263,6 +306,138 @@ def test_a_hub_data_set_without_a_test_part_is_split(monkeypatch):
         for p in ("train", "test", "all")
     ]
     assert sizes == [8, 2, 10]
+    with pytest.raises(ValueError, match="hf:x has no part 'val', only train"):
+        load("hf:x", 8, "val", progress=False)
+
+
+def test_the_hub_has_three_parts_and_all_of_them_together(monkeypatch):
+    parts = dict(train=table(5), validation=table(3), test=table(2))
+    hub(monkeypatch, **parts)
+    sizes = [len(asked(p)[0]) for p in ("train", "val", "test", "all")]
+    assert sizes == [5, 3, 2, 10]
+    colors = load("hf:x", 8, "all", progress=False).images[:, 0, 0, 0]
+    assert colors.tolist() == [*range(5), *range(3), *range(2)]
+
+
+def test_a_hub_part_without_labels_is_not_tested_on(monkeypatch):
+    bare = table(4, [-1] * 4)
+    hub(monkeypatch, train=table(6), validation=table(3), test=bare)
+    with pytest.warns(UserWarning, match="hf:x: test without labels left out"):
+        assert asked("test")[0] == ["cat", "dog", "cat"]
+    hub(monkeypatch, train=table(10), test=bare)
+    with pytest.warns(UserWarning, match="test without labels left out"):
+        assert len(asked("test")[0]) == 2
+    with pytest.warns(UserWarning, match="test without labels left out"):
+        assert len(asked("all")[0]) == 10
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([-1, -1, -1], "the part train has no labels in its column 'kind'"),
+        ([0, 1, -1], "1 images of train have no label, such as -1"),
+        ([0, None, 7], "2 images of train have no label, such as None"),
+    ],
+)
+def test_a_training_part_with_labels_missing_is_refused(
+    monkeypatch, labels, message
+):
+    hub(monkeypatch, train=table(3, labels), test=table(3))
+    with pytest.raises(ValueError, match=message):
+        load("hf:x", 8, progress=False)
+
+
+def test_parts_with_other_classes_are_refused(monkeypatch):
+    other = table(3, kind=ClassLabel("dog", "cat"))
+    hub(monkeypatch, train=table(3), test=other)
+    with pytest.raises(ValueError, match="its parts have different classes"):
+        load("hf:x", 8, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "train", "test", "classes"),
+    [
+        ("int64", [7, 3, 7], [10, 3], ("3", "7", "10")),
+        (
+            "string",
+            ["owl", "cat", "owl"],
+            ["dog", "cat"],
+            ("cat", "dog", "owl"),
+        ),
+        ("bool", [True, False, True], [False, True], ("False", "True")),
+        ("int8", [1, -1, 1], [1, -1], ("-1", "1")),
+    ],
+)
+def test_values_of_a_column_called_label_are_classes(
+    monkeypatch, dtype, train, test, classes
+):
+    kind = Value(dtype)
+    hub(
+        monkeypatch,
+        train=table(3, train, kind, "Label"),
+        test=table(2, test, kind, "Label"),
+    )
+    assert asked("train") == ([str(x) for x in train], classes)
+    assert asked("test") == ([str(x) for x in test], classes)
+
+
+@pytest.mark.parametrize(
+    ("column", "dtype"), [("id", "int64"), ("label", "float32")]
+)
+def test_a_hub_data_set_without_labels_is_one_class(
+    monkeypatch, column, dtype
+):
+    hub(monkeypatch, train=table(10, kind=Value(dtype), column=column))
+    with pytest.warns(UserWarning, match=r"\['picture', .*taken as one class"):
+        assert asked("all")[1] == ("image",)
+
+
+def test_a_part_that_the_hub_calls_otherwise_is_named(monkeypatch):
+    parts = dict(train=table(5), extra=table(3), dev=table(2), val=table(4))
+    hub(monkeypatch, **parts)
+    with pytest.warns(UserWarning, match="hf:x: extra, dev left out"):
+        assert len(asked("val")[0]) == 4
+
+
+@pytest.mark.parametrize("stored", [0, 2**24])
+def test_a_picture_of_the_hub_that_cannot_be_read_is_named(
+    monkeypatch, stored
+):
+    monkeypatch.setattr(store, "STORED", stored)
+    train = table(6)
+    pictures = {1: None, 4: Image.new("F", (20, 12))}
+    train.picture = lambda i: pictures.get(i, Image.new("RGB", (20, 12)))
+    hub(monkeypatch, train=train, test=table(2))
+    expected = r"2 unreadable.*image 1 \(no image\), image 4 \(gray in floats"
+    with pytest.warns(UserWarning, match=expected):
+        assert asked()[0] == ["cat", "cat", "dog", "dog"]
+    with pytest.raises(ValueError, match=expected):
+        load("hf:x", 8, strict=True, progress=False)
+
+
+def test_a_picture_of_the_hub_is_shown_as_in_a_folder(monkeypatch):
+    train, exif = table(2), Image.Exif()
+    exif[0x0112] = 3
+    shown = Image.new("LA", (8, 8), (0, 0))
+    shown.putpixel((0, 0), (0, 255))
+    file = io.BytesIO()
+    shown.save(file, "PNG", exif=exif)
+    train.picture = lambda i: Image.open(file)
+    hub(monkeypatch, train=train)
+    images = load("hf:x", 8, "all", progress=False).images
+    assert (images[:, :, 7, 7] == 0).all() and (images[:, :, 0] == 255).all()
+
+
+def test_parts_of_the_hub_keep_each_others_stores(monkeypatch):
+    monkeypatch.setattr(store, "STORED", 0)
+    hub(monkeypatch, train=table(6), test=table(3))
+    for name in ("hf:a/b", "hf:a_b"):
+        for part in ("train", "test"):
+            asked(part, name=name)
+    assert len(list(store.cache_folder().glob("stores/*/images"))) == 4
+    monkeypatch.setattr(store, "_decode_missing", None)
+    assert len(asked("train", name="hf:a/b")[0]) == 6
+    assert len(check("hf:a/b")) == 2
 
 
 def test_the_hub_without_its_package_says_what_to_install(monkeypatch):
@@ -312,6 +487,28 @@ def test_check_finds_a_damaged_store(root, monkeypatch):
         ValueError, match="is damaged: it was decoded from files"
     ):
         check("core50")
+
+
+@pytest.mark.parametrize("folder", ["my photos", "B\u00fccher", "a[1]*"])
+def test_check_finds_the_store_of_a_folder_of_any_name(
+    tmp_path, monkeypatch, folder
+):
+    monkeypatch.setattr(store, "STORED", 0)
+    for i in range(3):
+        picture(tmp_path / folder / f"train/a/{i}.png", i)
+        picture(tmp_path / folder / f"val/a/{i}.png", i)
+    name = f"folder:{tmp_path / folder}"
+    for part in ("train", "val", "all"):
+        load(name, 8, part, progress=False)
+    assert [x.endswith(": checksums") for x in check(name)[1:]] == [True] * 3
+    file = next(store.cache_folder().glob("stores/*val*/images"))
+    with open(file, "r+b") as f:
+        f.write(b"xyz")
+    with pytest.raises(ValueError, match="val.* is damaged: .*decodes them"):
+        check(name)
+    with pytest.warns(UserWarning, match="was damaged; decoded again"):
+        load(name, 8, "val", progress=False)
+    assert len(check(name)) == 4
 
 
 def test_get_gives_what_is_there_and_knows_what_needs_nothing(root):
