@@ -6,10 +6,12 @@
 __all__ = ['Archive', 'data_folder', 'fetch', 'check_md5', 'unpacked']
 
 # %% ../nbs/library/03_download.ipynb #imports
+import gzip
+import lzma
 import os
-import shutil
 import tarfile
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +46,9 @@ class Archive:
 def data_folder(root: str | Path | None = None) -> Path:
     """Where archives are: `root`, `CIPER_DATA`, or a folder in the cache."""
     given = root or os.environ.get("CIPER_DATA")
-    return Path(given).expanduser() if given else cache_folder() / "data"
+    if given:
+        return Path(os.path.expanduser(given))
+    return cache_folder() / "data"
 
 # %% ../nbs/library/03_download.ipynb #resume
 def _stream(url: str, part: Path, progress: bool) -> None:
@@ -146,25 +150,32 @@ def check_md5(archive: Archive, path: Path, again: bool = False) -> None:
     about = path.stat()
     stamp = f"{path.resolve()} {about.st_size} {about.st_mtime_ns}"
     notes = cache_folder() / "checked.txt"
-    known = notes.read_text().splitlines() if notes.exists() else []
+    how = {"encoding": "utf-8", "errors": "surrogateescape"}
+    known = notes.read_text(**how).splitlines() if notes.exists() else []
     line = f"{archive.md5} {stamp}"
     if not archive.md5 or line in known and not again:
         return
     found = pooch.file_hash(str(path), alg="md5")
-    if found != archive.md5:
+    if found != archive.md5.lower():
         raise ValueError(
             f"{path} has md5 {found}, expected {archive.md5}: it is damaged "
             "or another file; move it away to download it again"
         )
-    with open(notes, "a") as file:
+    with open(notes, "a", **how) as file:
         file.write(line + "\n")
 
 # %% ../nbs/library/03_download.ipynb #unpack
+_DAMAGE = (
+    *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError),
+    gzip.BadGzipFile,
+)
+
+
 def unpacked(archive: Archive, root: Path, progress: bool = True) -> Path:
     """The folder in a tar archive, fetched and unpacked unless it is there.
 
     Raises:
-        ValueError: the archive is not whole.
+        ValueError: the archive is not whole, or holds another folder.
         OSError: no mirror has it.
     """
     folder = root / archive.folder
@@ -175,7 +186,14 @@ def unpacked(archive: Archive, root: Path, progress: bool = True) -> Path:
         try:
             with tarfile.open(path) as tar:
                 tar.extractall(place, filter="data")
-        except (tarfile.TarError, EOFError) as error:
+        except _DAMAGE as error:
             raise ValueError(f"{path} cannot be unpacked: {error}") from None
-        shutil.move(Path(place) / archive.folder, folder)
+        made = Path(place) / archive.folder
+        if not made.is_dir():
+            raise ValueError(f"{path} holds no folder {archive.folder}")
+        try:
+            os.rename(made, folder)
+        except OSError:
+            if not folder.is_dir():  # no other process was faster
+                raise
     return folder

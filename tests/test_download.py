@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import shutil
 import tarfile
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -209,6 +211,19 @@ def test_a_checksum_is_computed_once_for_a_file(host, root, monkeypatch):
     assert len(sums) == 2
 
 
+def test_a_checksum_in_capitals_and_a_folder_in_latin_1_are_right(
+    host, root, monkeypatch
+):
+    place = root / os.fsdecode(b"caf\xe9")
+    place.mkdir(parents=True)
+    (place / "films.zip").write_bytes(CONTENT)
+    known = archive(host, md5=MD5.upper())
+    for _ in range(2):
+        check_md5(known, place / "films.zip")
+        monkeypatch.setattr(module.pooch, "file_hash", None)
+    assert fetch(known, place) == place / "films.zip"
+
+
 def test_a_full_disk_keeps_the_part_for_later(host, root, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -221,9 +236,9 @@ def test_a_full_disk_keeps_the_part_for_later(host, root, monkeypatch):
     assert (root / "films.zip.part").read_bytes() == CONTENT[:10]
 
 
-def tarred(root):
+def tarred(root, text="1"):
     (root / "films").mkdir(parents=True)
-    (root / "films/one.txt").write_text("1")
+    (root / "films/one.txt").write_text(text)
     with tarfile.open(root / "films.zip", "w:gz") as tar:
         tar.add(root / "films", "films")
     (root / "films/one.txt").unlink()
@@ -250,6 +265,38 @@ def test_a_truncated_tar_archive_leaves_no_folder(root):
     assert [x.name for x in root.iterdir()] == ["films.zip"]
 
 
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.7])
+def test_a_byte_damaged_in_a_tar_archive_is_one_line(root, place):
+    path = tarred(root, "".join(map(str, range(20_000))))
+    content = bytearray(path.read_bytes())
+    for i in range(40):
+        content[int(place * len(content)) + i] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="films.zip cannot be unpacked"):
+        unpacked(local(path), root)
+    assert [x.name for x in root.iterdir()] == ["films.zip"]
+
+
+def test_a_tar_archive_of_another_folder_is_refused(root):
+    path = tarred(root)
+    known = replace(local(path), folder="photos")
+    with pytest.raises(ValueError, match="films.zip holds no folder photos"):
+        unpacked(known, root)
+
+
+def test_two_that_unpack_at_once_have_one_folder(root, monkeypatch):
+    path, real = tarred(root), os.rename
+
+    def late(made, folder):
+        shutil.copytree(made, folder)  # another process, just before
+        real(made, folder)
+
+    monkeypatch.setattr(os, "rename", late)
+    found = unpacked(local(path), root)
+    assert [x.name for x in found.iterdir()] == ["one.txt"]
+    assert {x.name for x in root.iterdir()} == {"films", "films.zip"}
+
+
 def test_a_folder_that_is_there_needs_no_archive(root):
     (root / "films").mkdir(parents=True)
     assert unpacked(Archive("films.zip", MD5, (), "films"), root).is_dir()
@@ -260,3 +307,6 @@ def test_the_root_is_given_or_named_by_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("CIPER_DATA", "/elsewhere")
     assert str(data_folder()) == "/elsewhere"
     assert data_folder(tmp_path) == tmp_path
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("CIPER_DATA", "~/photos")
+    assert str(data_folder()) == "/home/me/photos"
