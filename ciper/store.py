@@ -48,6 +48,7 @@ from torch import Tensor
 from tqdm.std import tqdm
 
 # %% ../nbs/library/03_store.ipynb #library-imports
+from .files import read_json
 from .pixels import picture_pixels, square
 
 # %% ../nbs/library/03_store.ipynb #cache
@@ -501,10 +502,10 @@ _SAID = {"version", "name", "source", "count", "size", "bad", "checksums"}
 def read_about(folder: Path) -> dict:
     """What a store says about itself; empty if it is none, or damaged."""
     try:
-        about = json.loads((folder / "about.json").read_text())
+        about = read_json(folder / "about.json")
     except (OSError, ValueError):
         return {}
-    if not isinstance(about, dict) or _SAID - about.keys():
+    if _SAID - about.keys():
         return {}
     sum_ = about.pop("sum", None)  # stores made earlier have none
     return about if sum_ in (None, _sum(about)) else {}
