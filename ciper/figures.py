@@ -328,7 +328,7 @@ def _epochs_line(ax: Axes, label: str, curves: list[dict]) -> None:
     epochs = [e for e in curves[0] if all(e in curve for curve in curves)]
     seen = 100 * torch.tensor([[curve[e] for e in epochs] for curve in curves])
     spread = seen.std(0) if len(seen) > 1 else None
-    style = dict(color=COLORS[label.split("-")[0]], capsize=2)
+    style = dict(color=COLORS.get(label.split("-")[0], _INK), capsize=2)
     style["fmt"] = "o-" if label.count("-") < 2 else "o--"
     name = row_name(label)
     ax.errorbar(epochs, seen.mean(0), spread, ms=3, label=name, **style)

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['TEST_IMAGES', 'STAND_IN', 'ALPHAS', 'OPERATIONS', 'ROWS', 'DATA', 'Job', 'data_name', 'is_done', 'result_path',
-           'trained', 'images_of', 'neighbors_watch', 'look_inside', 'neighbor_count', 'object_masks',
+           'check_place', 'trained', 'images_of', 'neighbors_watch', 'look_inside', 'neighbor_count', 'object_masks',
            'saliency_scores', 'work', 'settings_of', 'jobs_of', 'data_of', 'plan', 'finished', 'paper_scales',
            'finished_at']
 
 # %% ../nbs/library/14_plans.ipynb #imports
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,8 +25,10 @@ from .datasets import load
 from .explain import mass_inside, mass_ratio, neighbor_share, saliency
 from .methods import METHODS
 from .probe import embed, evaluate, fit_linear, knn_accuracy
+from .files import read_json
 from ciper.results import (
     Result,
+    kept_settings,
     load_result,
     run_result,
     save_result,
@@ -33,6 +36,7 @@ from ciper.results import (
 from ciper.train import (
     CHECKPOINT,
     ENCODER,
+    RECIPE,
     Recipe,
     Run,
     Watch,
@@ -89,22 +93,50 @@ class Job:
 
 # %% ../nbs/library/14_plans.ipynb #data-name
 def data_name(data: str) -> str:
-    """What results on these data are filed under."""
+    """What results on these data are filed under: a part of a file's name.
+
+    Raises:
+        ValueError: nothing in the name could be that.
+    """
     kind, _, rest = data.partition(":")
-    return Path(rest).name if kind in ("folder", "hf") else kind
+    name = kind
+    if kind in ("folder", "hf"):
+        name = os.path.basename(os.path.abspath(os.path.expanduser(rest)))
+    name = re.sub(r"[^\w.=+-]+", "-", name).strip("._=+-")
+    if not name:
+        raise ValueError(f"data need a name to file results by, got {data!r}")
+    return name
 
 # %% ../nbs/library/14_plans.ipynb #done
 def is_done(job: Job, results: str | Path) -> bool:
     """Whether the job's result exists and was made with its settings."""
-    settings = asdict(job.recipe)
-    settings.pop("seed")
-    found = load_result(result_path(job, results))
-    return found is not None and found.settings == settings
+    found = _held(job, results)
+    return found is not None and found.settings == kept_settings(job.recipe)
+
+
+def _held(job: Job, results: str | Path) -> Result | None:
+    return load_result(result_path(job, results))
 
 
 def result_path(job: Job, results: str | Path) -> Path:
     """Where the job's result belongs."""
     return Path(results, f"{job.name}.json")
+
+
+def check_place(job: Job, results: str | Path) -> None:
+    """Refuse to put a result in the place of one on other data.
+
+    Raises:
+        FileExistsError: the result that is there is on data of the same name.
+    """
+    path, found = result_path(job, results), _held(job, results)
+    asked = kept_settings(job.recipe)["data"]
+    held = found.settings.get("data", asked) if found else asked
+    if held != asked:
+        raise FileExistsError(
+            f"{path} is on {held}, and would be replaced by a result on "
+            f"{asked}: give another folder for results, and one for runs"
+        )
 
 # %% ../nbs/library/14_plans.ipynb #train
 def trained(
@@ -131,6 +163,8 @@ def trained(
     try:
         run = fit(recipe, images[0], folder, resume=True, **how)
     except FileExistsError:  # it was begun with other settings
+        if read_json(folder / RECIPE).get("data") != recipe.data:
+            raise
         run = fit(recipe, images[0], folder, overwrite=True, **how)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return run
@@ -214,9 +248,11 @@ def work(
 
     Raises:
         OutOfTime: the training would not end by `until`; it is kept.
+        FileExistsError: as in `check_place`.
     """
     if is_done(job, results):
         return
+    check_place(job, results)
     train, test = images_of(job)
     run = trained(job, runs, (train, test), until)
     metrics = evaluate(run.encoder, train, test)
@@ -338,18 +374,15 @@ def plan(
 # %% ../nbs/library/14_plans.ipynb #finished
 def finished(jobs: Iterable[Job], results: str | Path) -> list[Result]:
     """The results of those jobs that are done, each once."""
-    paths = {
-        result_path(job, results): None
-        for job in jobs
-        if is_done(job, results)
-    }
-    return [load_result(path) for path in paths]
+    done = {job.name: job for job in jobs if is_done(job, results)}
+    found = (_held(job, results) for job in done.values())
+    return [result for result in found if result]
 
 
 def paper_scales(results: str | Path) -> list[str]:
     """The scales of the paper's size that have results, by their epochs."""
     names = {path.name for path in Path(results).glob("*/paper*")}
-    found = [name for name in names if re.fullmatch(r"paper(-\d+)?", name)]
+    found = [name for name in names if re.fullmatch("paper(-[1-9][0-9]*)?", name)]
     return sorted(found, key=lambda scale: recipe_at(scale).epochs)
 
 

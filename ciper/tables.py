@@ -219,7 +219,7 @@ def costs(results: Sequence[Result]) -> dict[str, str]:
     found: dict[str, list[float]] = {}
     for (label, name), speed in speeds.items():
         base = speeds.get(("simclr-image", name), 0)
-        if speed and base:
+        if speed and base and label.split("-")[0] in METHODS:
             found.setdefault(label, []).append(2 * base / speed)
     shown = {
         label: f"{METHODS[label.split('-')[0]].passes}× "

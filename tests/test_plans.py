@@ -14,6 +14,8 @@ from ciper.plans import (
     OPERATIONS,
     ROWS,
     Job,
+    check_place,
+    data_name,
     data_of,
     finished,
     finished_at,
@@ -107,6 +109,11 @@ def test_the_address_of_a_result_is_the_name_of_the_job(tmp_path):
     [
         ("digits", "digits"),
         ("folder:/data/photos", "photos"),
+        ("folder:/data/photos/", "photos"),
+        ("folder:/data/old/../my photos", "my-photos"),
+        ("folder:/data/.[b]\x1b\udcff\n_", "b"),
+        ("folder:/data/写真 1", "写真-1"),
+        ("folder:/data/photos.zip", "photos.zip"),
         ("hf:someone/flowers", "flowers"),
         ("core50:usual", "core50"),
     ],
@@ -114,6 +121,18 @@ def test_the_address_of_a_result_is_the_name_of_the_job(tmp_path):
 def test_results_are_filed_under_the_name_of_the_data(data, folder):
     recipe = recipe_at("smoke", data=data)
     assert Job(recipe, "smoke").name == f"{folder}/smoke/ciper-image-0"
+
+
+def test_a_folder_is_filed_under_the_name_it_has(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path / "photos")
+    assert data_name("folder:.") == data_name("folder:../photos") == "photos"
+
+
+@pytest.mark.parametrize("data", ["folder:/", "folder:/data/...", "", ":x"])
+def test_data_without_a_name_are_refused(data):
+    with pytest.raises(ValueError, match="need a name to file results by"):
+        data_name(data)
 
 
 def test_a_preset_is_part_of_the_label():
@@ -297,6 +316,41 @@ def test_a_bad_result_file_is_named_and_does_not_count(job, damage, tmp_path):
         assert finished([job], tmp_path) == []
 
 
+def test_a_folder_elsewhere_is_done_however_its_path_is_written(
+    job, tmp_path, monkeypatch
+):
+    monkeypatch.chdir("/usr")
+    here, again, other = (
+        replace(job, recipe=replace(job.recipe, data=f"folder:{path}"))
+        for path in ("/a/photos", "../a/photos/", "/b/photos")
+    )
+    save_result(result(here, accuracy=0.5), tmp_path)
+    assert is_done(here, tmp_path) and is_done(again, tmp_path)
+    assert not is_done(other, tmp_path)
+    assert "/a" not in result_path(here, tmp_path).read_text()
+
+
+def test_two_folders_of_one_name_do_not_replace_each_others_results(
+    job, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(plans, "fit", no_training)
+    here, other = (
+        replace(job, recipe=replace(job.recipe, data=f"folder:{path}"))
+        for path in ("a/photos", "b/photos")
+    )
+    path = save_result(result(here, accuracy=0.5), tmp_path)
+    before = path.read_bytes()
+    check_place(here, tmp_path)
+    for refuse in (check_place, lambda *a: work(*a, tmp_path / "runs")):
+        with pytest.raises(FileExistsError) as error:
+            refuse(other, tmp_path)
+        assert str(error.value).startswith(
+            f"{path} is on folder:a/photos, and would be replaced by a "
+            "result on folder:b/photos: give another folder"
+        )
+    assert path.read_bytes() == before
+
+
 def test_finished_gives_each_result_once_and_only_of_the_jobs(tmp_path):
     jobs = plan("table 3", "smoke", [0, 1], ["digits"])
     for i, job in enumerate(jobs[:4]):
@@ -416,6 +470,23 @@ def test_a_run_with_other_settings_gives_way(job, tmp_path):
     assert run.recipe == other.recipe
     assert torch.equal(weights(run), expected)
     assert load_run(tmp_path / "runs" / job.name).recipe == other.recipe
+
+
+def test_a_run_on_other_data_of_the_same_name_stays(tmp_path):
+    digits = load("digits", 16, progress=False)
+    images = digits.subset(torch.arange(64)), digits.subset(torch.arange(64))
+
+    def begin(data, runs="runs"):
+        recipe = recipe_at("smoke", data=data, method="random")
+        return trained(Job(recipe, "smoke"), tmp_path / runs, images)
+
+    begin("folder:a/photos")
+    with pytest.raises(FileExistsError, match="other settings of data"):
+        begin("folder:b/photos")
+    run = load_run(tmp_path / "runs/photos/smoke/random-0")
+    assert run.recipe.data == "folder:a/photos"
+    other = begin("folder:b/photos", "others")
+    assert other.recipe.data == "folder:b/photos"
 
 
 def test_only_dataset_views_and_random_encoders_are_looked_into(
@@ -551,7 +622,7 @@ def test_even_saliency_has_the_mass_of_the_objects_area(rooms, monkeypatch):
 
 
 def test_scales_of_the_papers_size_are_ordered_by_their_epochs(tmp_path):
-    others = ["a/laptop", "b/paper.old"]
+    others = ["a/laptop", "b/paper.old", "b/paper-0", "b/paper-\u0663"]
     for place in [*others, "a/paper", "a/paper-200", "b/paper-100"]:
         (tmp_path / place).mkdir(parents=True)
     expected = ["paper-100", "paper-200", "paper"]

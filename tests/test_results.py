@@ -4,10 +4,11 @@ import json
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 import warnings
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -145,11 +146,112 @@ def test_a_metric_that_is_not_finite_is_refused_by_name(value):
         make(metrics={"object_accuracy": 1.0, "r2_azimuth": value})
 
 
+@pytest.mark.parametrize("value", ["0.5", None, True, [0.5], {}, 10**400])
+def test_a_metric_that_is_no_number_is_refused_by_name(
+    value, without_shape_checks
+):
+    with pytest.raises(ValueError, match="r2_azimuth must be finite, got"):
+        make(metrics={"r2_azimuth": value})
+
+
+ODD = [None, True, [], {}, "x", 1, -0.5, 10**400, math.nan, [[1]], [[1, "x"]]]
+FINE = {
+    "experiment": ["x"],
+    "scale": ["x"],
+    "data": ["x"],
+    "method": ["x"],
+    "command": ["x"],
+    "seed": [1, 10**400],
+    "settings": [{}],
+    "metrics": [{}],
+    "provenance": [{}],
+    "train_seconds": [1, -0.5],
+    "images_per_second": [1, -0.5],
+    "knn_curve": [[]],
+}
+
+
+@pytest.mark.parametrize("field", FINE)
+def test_a_field_of_another_kind_is_refused_by_name(
+    field, without_shape_checks
+):
+    for value in ODD:
+        if any(value == x and type(value) is type(x) for x in FINE[field]):
+            found = replace(make(), **{field: value})
+            assert getattr(found, field) == value
+        else:
+            with pytest.raises(ValueError, match=f"^{field} must "):
+                replace(make(), **{field: value})
+
+
 @pytest.mark.parametrize("kind", ["experiment", "scale", "method"])
 @pytest.mark.parametrize("name", ["a/b", "a\\b", "..", "", ".a", "a\n", "*"])
 def test_a_name_that_could_leave_its_folder_is_refused(kind, name):
     with pytest.raises(ValueError, match="not a name for a file"):
         make(**{kind: name})
+
+
+# what it tells of the machine
+
+
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [
+        ("digits", "digits"),
+        ("core50:usual", "core50:usual"),
+        ("folder:photos", "folder:photos"),
+        ("folder:photos/", "folder:photos"),
+        ("folder:a/photos", "folder:a/photos"),
+        ("hf:someone/flowers", "hf:someone/flowers"),
+        ("folder:/home/me/photos", "folder:photos@"),
+        ("folder:~/photos", "folder:photos@"),
+        ("folder:../me/photos", "folder:photos@"),
+        ("hf:/home/me/flowers", "hf:flowers@"),
+    ],
+)
+def test_the_data_are_named_without_a_place_of_this_machine(data, kept):
+    digits = "[0-9a-f]{8}" if kept.endswith("@") else ""
+    found = make(data=data, settings={"data": data, "lr": 1})
+    assert re.fullmatch(re.escape(kept) + digits, found.data)
+    assert found.settings == {"data": found.data, "lr": 1}
+    again = make(data=found.data, settings=found.settings)
+    assert again == found
+
+
+def test_a_folder_is_the_same_however_its_path_is_written(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.chdir("/usr")
+    paths = "~/photos", "/home/me/photos/", "../home/me/x/../photos"
+    assert len({make(data=f"folder:{path}").data for path in paths}) == 1
+    others = "/home/you/photos", "photos", "~/photos/photos"
+    names = {make(data=f"folder:{path}").data for path in (*others, paths[0])}
+    assert len(names) == 4
+
+
+def test_the_command_is_kept_without_places_of_this_machine(monkeypatch):
+    words = ["/home/me/bin/ciper", "table", "3", "--data"]
+    words += ["folder:/home/me/my photos", "--out=/home/me/o", "--runs", "~/r"]
+    monkeypatch.setattr(sys, "argv", words)
+    run = Run(recipe_at("smoke", data=words[4]), Encoder(width=0.125), [])
+    found = run_result("x", "smoke", run, {})
+    assert shlex.split(found.command) == [
+        *("ciper", "table", "3", "--data", "folder:my photos"),
+        *("--out=o", "--runs", "r"),
+    ]
+    assert "home" not in json.dumps(asdict(found))
+
+
+def test_an_older_file_is_read_and_its_paths_are_not(tmp_path):
+    path = save_result(make(), tmp_path)
+    content = json.loads(path.read_text())
+    for place in (content, content["settings"]):
+        place["data"] = "folder:/home/me/photos"
+    content["command"] = "ciper table 3 --data folder:/home/me/photos"
+    path.write_text(json.dumps(content))
+    found = load_result(path)
+    assert found.command == "ciper table 3 --data folder:photos"
+    assert found.data == found.settings["data"]
+    assert found.data == make(data="folder:/home/me/photos").data
 
 
 # files
@@ -306,6 +408,7 @@ def bad_files():
         "metrics that are none": good.replace(
             '{"object_accuracy": 0.5}', '"high"'
         ).encode(),
+        "nested too deep": b'{"format": 1, "settings": ' + b"[" * 10**5,
         "not text": b"\xff\xfe\x00",
         "another seed's": good.replace('"seed": 7', '"seed": 8').encode(),
     }
@@ -326,6 +429,21 @@ def test_a_folder_with_a_files_name_is_named_and_skipped(tmp_path):
     (save_result(make(), tmp_path).parent / "ciper-1.json").mkdir()
     with pytest.warns(UserWarning, match=r"ciper-1\.json"):
         assert len(load_results(tmp_path)) == 1
+
+
+@pytest.mark.timeout(10)
+def test_what_is_no_file_is_named_and_skipped(tmp_path):
+    folder = save_result(make(), tmp_path).parent
+    (folder / "ciper-1.json").symlink_to("ciper-1.json")
+    os.mkfifo(folder / "ciper-2.json")
+    with pytest.warns(UserWarning) as caught:
+        assert len(load_results(tmp_path)) == 1
+    said = "\n".join(sorted(str(w.message) for w in caught))
+    assert re.fullmatch(
+        rf"skipped {folder}/ciper-1.json: .*symbolic links.*\n"
+        rf"skipped {folder}/ciper-2.json: not a file",
+        said,
+    )
 
 
 def test_a_leftover_draft_is_no_result(tmp_path):

@@ -100,6 +100,55 @@ def test_a_failure_is_told_in_one_line_with_its_place():
     assert report.failed == {"bad-1": error}
 
 
+class Wordless(Exception):
+    def __str__(self):
+        raise LookupError
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (SystemExit(3), "SystemExit: 3 ("),
+        (SystemExit(), "SystemExit: no message ("),
+        (GeneratorExit("x"), "GeneratorExit: x ("),
+        (MemoryError(), "MemoryError: no message ("),
+        (RecursionError("too deep"), "RecursionError: too deep ("),
+        (Wordless(), "Wordless: no message ("),
+        (ValueError("\n\n  \n"), "ValueError: no message ("),
+        (ValueError("a\x1b[2Kb\rc\nd"), "ValueError: a\\x1b[2Kb ("),
+        (OSError(2, "none", "a\n\udcff"), "[Errno 2] none: 'a\\n\\udcff' ("),
+        (
+            BaseExceptionGroup("two", [ValueError(), SystemExit()]),
+            "BaseExceptionGroup: two (2 sub-exceptions) (",
+        ),
+    ],
+)
+def test_whatever_a_job_raises_is_one_line_and_the_others_go_on(error, told):
+    def odd(job):
+        if job.number == 0:
+            raise error
+        work(job)
+
+    report = quiet([Job(0), Job(1)], odd, done)
+    assert report.finished == ("good-1",)
+    assert told in report.failed["good-0"]
+    assert report.failed["good-0"].isprintable()
+
+
+def test_a_name_of_a_job_cannot_forge_a_line(capsys):
+    @dataclass(frozen=True)
+    class Odd:
+        name: str = "a\nciper: error: \x1b[31mforged\udcff"
+
+    def fail(job):
+        raise ValueError
+
+    report = sweep([Odd()], fail, lambda job: False)
+    for shown in (str(report), capsys.readouterr().err):
+        assert "a\\nciper: error: \\x1b[31mforged\\udcff" in shown
+        assert not any(x.startswith("ciper:") for x in shown.splitlines())
+
+
 def test_an_error_without_a_message_is_told_too():
     def fail(job):
         raise RuntimeError
@@ -188,7 +237,9 @@ def test_an_unknown_engine_is_refused():
 
 def test_a_missing_ray_is_named_with_what_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ModuleNotFoundError, match=r"install 'ciper\[cluster"):
+    with pytest.raises(
+        ModuleNotFoundError, match=r'install "ciper-book\[cluster\]"'
+    ):
         quiet([Job(0)], work, done, engine="ray")
 
 

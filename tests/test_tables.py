@@ -1,13 +1,26 @@
 """Tables 2 and 3 against numbers written by hand and printed by the paper."""
 
+import json
 import math
+import random
 import statistics
+import sys
+import warnings
+from dataclasses import asdict, replace
 
 import pytest
 from invented import result
 
-from ciper.plans import DATA, data_of, finished, plan
-from ciper.results import Summary, save_result
+from ciper.claims import claims_table
+from ciper.plans import (
+    DATA,
+    data_of,
+    finished,
+    is_done,
+    plan,
+    result_path,
+)
+from ciper.results import Summary, load_results, save_result
 from ciper.tables import (
     COLUMNS,
     METRICS,
@@ -320,3 +333,72 @@ def test_table_1_has_the_probabilities_and_kinds_of_the_papers(preset, flip):
     expected.append(["jitter", "0.8", "order", "categorical"])
     expected.append(["grayscale", "0.2", "grayscale", "binary"])
     assert columns == expected
+
+
+# whatever a file holds
+
+
+ODD = [None, True, "x", "", -1, 0, 1e308, 10**400, math.nan, [], {}, [[1]]]
+ODD += [{"a": {}}, ["x"] * 3, "a|b", "\x1b[31m", "\ud800", 10**5000, 2.5]
+
+
+def places(tree, at=()):
+    """The address of everything in a tree of dicts and lists."""
+    yield at
+    if isinstance(tree, list):
+        tree = dict(enumerate(tree))
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from places(value, (*at, key))
+
+
+def odd_files(count, seed):
+    """Result files with one thing in them changed, left out or cut."""
+    draw = random.Random(seed)
+    for _ in range(count):
+        (job,) = draw.sample(plan("table 3", "smoke", [0], ["digits"]), 1)
+        good = result(job, linear_accuracy=0.5, knn_accuracy=0.5)
+        good = replace(good, knn_curve=[[10, 0.5]])
+        tree = json.loads(json.dumps({"format": 1, **asdict(good)}))
+        *where, key = draw.choice([*places(tree)][1:])
+        inner = tree
+        for step in where:
+            inner = inner[step]
+        kind = draw.choice(["change", "change", "leave out", "rename", "cut"])
+        if kind == "change":
+            inner[key] = draw.choice(ODD)
+        else:
+            value = inner.pop(key)
+        if kind == "rename" and isinstance(inner, dict):
+            inner[draw.choice(["x", "", "method", "\n"])] = value
+        sys.set_int_max_str_digits(0)
+        text = json.dumps(tree)
+        sys.set_int_max_str_digits(4300)
+        stop = draw.randrange(len(text)) if kind == "cut" else None
+        yield job, text[:stop]
+
+
+def test_whatever_a_result_file_holds_what_is_loaded_can_be_shown(
+    tmp_path, without_shape_checks
+):
+    jobs = plan("table 3", "smoke", [0, 1], ["digits"])
+    for job in jobs:
+        value = 0.5 + 0.01 * job.recipe.seed
+        save_result(result(job, linear_accuracy=value), tmp_path)
+    refused = 0
+    for job, text in odd_files(300, seed=0):
+        path = result_path(job, tmp_path)
+        before = path.read_text()
+        path.write_text(text)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = load_results(tmp_path)
+            done = is_done(job, tmp_path)
+        assert all(str(path) in str(w.message) for w in caught)
+        assert done <= (len(found) == len(jobs)) == (not caught)
+        refused += not done
+        if len({r.data for r in found}) == 1:
+            assert "CIPER" in table("table 3", found, "smoke", ["digits"])
+            assert "verdict" in claims_table(found, "smoke", ["digits"])
+        path.write_text(before)
+    assert 100 < refused < 290
