@@ -8,10 +8,13 @@ __all__ = ['app', 'console', 'RESULTS', 'RUNS', 'data_app', 'USAGE_ERROR', 'demo
 
 # %% ../nbs/library/19_cli.ipynb #imports
 import math
+import os
 import shlex
 import sys
+import tempfile
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from typer import Argument, Option
 
+from . import REPOSITORY
+from .sweep import one_line, plain
+
 # %% ../nbs/library/19_cli.ipynb #app
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,11 +33,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Learn, compare and use equivariant representations of images.",
 )
-console = Console()
+console = Console(markup=False, emoji=False, highlight=False)
+
+
+def _say(text: object) -> None:
+    """Print one line as it is."""
+    console.print(plain(text), soft_wrap=True)
 
 
 def _print_table(title: str, rows: dict, metrics: dict[str, str]) -> None:
-    table = Table(title=title)
+    table = Table(title=plain(title))
     table.add_column("method", no_wrap=True)
     for label in metrics.values():
         table.add_column(label, justify="right")
@@ -51,13 +62,14 @@ def demo(
     seed: Annotated[int, Option(help="Seed of the trainings.")] = 0,
 ) -> None:
     """Show the paper's main finding on rendered objects."""
-    from ciper.demo import CHANCE_VIEW_ERROR, METRICS, run_demo
+    from ciper.demo import CHANCE_VIEW_ERROR, METHODS, METRICS, run_demo
 
+    _check_folders(out, out / "results", *(out / name for name in METHODS))
     table = run_demo(out, scale, seed)
     title = f"Turntable, {scale} scale, one training a method, seed {seed}"
     _print_table(title, table, METRICS)
-    console.print(f"View error of guessing: {CHANCE_VIEW_ERROR:.2f}")
-    console.print(f"Pictures, weights and results are in {out}")
+    _say(f"View error of guessing: {CHANCE_VIEW_ERROR:.2f}")
+    _say(f"Pictures, weights and results are in {out}")
 
 # %% ../nbs/library/19_cli.ipynb #train-flags
 _Resume = Annotated[
@@ -109,13 +121,17 @@ def train(
 ) -> None:
     """Train an encoder on images."""
     from ciper.datasets import load
+    from ciper.plans import data_name
     from ciper.train import recipe_at
 
+    data = _tidy(data)
     given, until = locals(), _until(minutes)
     chosen = {k: given[k] for k in _SETTINGS if given[k] is not None}
     recipe = recipe_at(scale, **chosen)
+    folder = out or Path("runs") / f"{data_name(data)}-{method}-{seed}"
+    _check_folders(folder)
     images = load(recipe.data, recipe.size, strict=strict)
-    folder = out or Path("runs") / f"{_slug(data)}-{method}-{seed}"
+    _say(_about(data, training=images))
     _fit(recipe, images, folder, resume, overwrite, until)
 
 # %% ../nbs/library/19_cli.ipynb #train-parts
@@ -137,13 +153,67 @@ _SETTINGS = [
 ]
 
 
+def _tidy(data: str) -> str:
+    """The name of data, the same however its folder is typed."""
+    kind, _, path = data.partition(":")
+    return f"folder:{Path(path)}" if kind == "folder" and path else data
+
+
 def _until(minutes: float | None) -> float:
     """When to have stopped, in seconds of `time.time()`."""
-    return math.inf if minutes is None else time.time() + 60 * minutes
+    if minutes is None:
+        return math.inf
+    if math.isnan(minutes):
+        raise ValueError("--minutes must be a number, got nan")
+    return time.time() + 60 * minutes
+
+# %% ../nbs/library/19_cli.ipynb #train-about
+def _about(name: str, **parts) -> str:
+    """Data in one line: how many images, how large, and of what."""
+    counts = " and ".join(f"{len(part)} {k}" for k, part in parts.items())
+    first = next(iter(parts.values()))
+    height, width = first.images.shape[-2:]
+    known = first.classes
+    shown = ", ".join([*known[:5], *["..."] * (len(known) > 5)])
+    noun = "class" if len(known) == 1 else "classes"
+    size = f"images of {height}x{width} pixels"
+    return f"{name}: {counts} {size}, {len(known)} {noun}: {shown}"
+
+# %% ../nbs/library/19_cli.ipynb #places
+def _check_folders(*folders: Path) -> None:
+    """Refuse a folder in which nothing can be kept; leave all as it was.
+
+    Raises:
+        OSError: why nothing can be.
+    """
+    for folder in folders:
+        new = []
+        try:
+            new = [p for p in (folder, *folder.parents) if not p.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            why = error.strerror or error
+            raise type(error)(f"cannot write to {folder}: {why}") from None
+        finally:
+            with suppress(OSError):  # somebody else has put a file there
+                for place in new:
+                    place.rmdir()
 
 
-def _slug(data: str) -> str:
-    return Path(data.removeprefix("folder:")).name or "data"
+_PICTURES = "png", "pdf", "svg", "jpg", "jpeg", "webp"
+
+
+def _picture(path: Path) -> Path:
+    """Where a figure is drawn, if it can be."""
+    from ciper.data import check_choice
+
+    path = path if path.suffix else path.with_name(f"{path.name}.png")
+    check_choice("kind of picture", path.suffix[1:].lower(), _PICTURES)
+    if path.is_dir() or path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(f"cannot write to {path}")
+    _check_folders(path.parent)
+    return path
 
 # %% ../nbs/library/19_cli.ipynb #fit-run
 def _fit(recipe, images, folder: Path, resume, overwrite, until) -> None:
@@ -156,18 +226,17 @@ def _fit(recipe, images, folder: Path, resume, overwrite, until) -> None:
     except (KeyboardInterrupt, OutOfTime) as stop:
         again = [a for a in sys.argv[1:] if a not in _FLAGS]
         command = shlex.join(["ciper", *again, "--resume"])
-        console.print(
+        _say(
             f"{str(stop) or 'stopped'}; whole epochs are kept in {folder}. "
             f"Go on with: {command}"
         )
-        code = 1 if isinstance(stop, OutOfTime) else 130
-        raise typer.Exit(code) from None
+        sys.exit(1 if isinstance(stop, OutOfTime) else 130)
     last = run.history[-1] if run.history else {}
     losses = {k: v for k, v in last.items() if k in PARTS}
     parts = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
-    console.print(f"encoder in {folder}")
-    console.print(f"losses of the last epoch: {parts or 'none'}")
-    console.print(f"next: ciper evaluate {shlex.quote(str(folder))}")
+    _say(f"encoder in {folder}")
+    _say(f"losses of the last epoch: {parts or 'none'}")
+    _say(f"next: ciper evaluate {shlex.quote(str(folder))}")
 
 
 _FLAGS = ("--resume", "--overwrite")
@@ -181,24 +250,33 @@ def evaluate(
     data: Annotated[
         str | None, Option(help="Other labeled images, by name.")
     ] = None,
+    split: Annotated[
+        str, Option(help="What to measure on: test, or another split.")
+    ] = "test",
 ) -> None:
     """Measure what a trained encoder has kept."""
     from ciper.datasets import load
+    from ciper.plans import data_name
     from ciper.probe import evaluate as measure
     from ciper.results import run_result, save_result
     from ciper.train import load_run
 
     done = load_run(run)
-    name = data or done.recipe.data
-    parts = [load(name, done.recipe.size, part) for part in ("train", "test")]
-    metrics = measure(done.encoder, *parts)
-    result = run_result("evaluate", "custom", done, metrics, name)
-    folder = run if run.is_dir() else run.parent
-    path = save_result(result, folder / "results")
+    method, size = done.recipe.method, done.recipe.size
+    name = _tidy(data or done.recipe.data)
+    train, test = load(name, size), load(name, size, split)
+    _say(_about(name, training=train, **{split: test}))
+    metrics = measure(done.encoder, train, test)
     labels = {metric: metric.replace("_", " ") for metric in metrics}
-    title = f"{name}: {len(parts[0])} training, {len(parts[1])} test images"
-    _print_table(title, {done.recipe.method: metrics}, labels)
-    console.print(f"kept in {path}")
+    _print_table(name, {method: metrics}, labels)
+    label = [method, data_name(name)] if data else [method]
+    label = "-".join(label + [split] * (split != "test"))
+    result = run_result("evaluate", "custom", done, metrics, name, label)
+    folder = run if run.is_dir() else run.parent
+    try:
+        _say(f"kept in {save_result(result, folder / 'results')}")
+    except OSError as error:
+        warnings.warn(f"the result is not kept: {error}", stacklevel=1)
 
 # %% ../nbs/library/19_cli.ipynb #paper-options
 _Scale = Annotated[
@@ -208,7 +286,7 @@ _Scale = Annotated[
         "with another number of epochs as in paper-100."
     ),
 ]
-_Seeds = Annotated[int, Option(help="Trainings of each row.", min=1)]
+_Seeds = Annotated[int, Option(help="Trainings of each row.", min=1, max=100)]
 _Data = Annotated[
     list[str] | None, Option(help="Other data than the scale's, by name.")
 ]
@@ -221,24 +299,27 @@ RESULTS, RUNS = Path("results"), Path("runs/paper")
 
 # %% ../nbs/library/19_cli.ipynb #paper-complete
 def _complete(
-    item: str, scale: str, seeds: int, data, engine, results, runs, until
+    jobs: list, engine: str, results: Path, runs: Path, until: float
 ) -> tuple[list, bool]:
     """Train what is missing; all results, and whether none failed."""
     from functools import partial
 
-    from ciper.plans import finished, is_done, plan, work
+    from ciper.plans import check_place, finished, is_done, work
     from ciper.sweep import sweep
     from ciper.train import OutOfTime
 
-    jobs = plan(item, scale, range(seeds), data or ())
     done = partial(is_done, results=results)
     ok = all(map(done, jobs))
     if not ok:
+        for job in jobs:
+            check_place(job, results)
+        _check_folders(results, runs)
         _have_data(jobs)
         todo = partial(work, results=results, runs=runs, until=until)
         how = dict(cost=_cost, engine=engine, later=(OutOfTime,))
         report = sweep(jobs, todo, done, **how)
-        console.print(str(report), markup=False, highlight=False)
+        for line in str(report).splitlines():
+            _say(line)
         ok = report.ok
     return finished(jobs, results), ok
 
@@ -270,20 +351,22 @@ def table(
     from rich.markdown import Markdown
 
     from ciper.data import check_choice
+    from ciper.plans import plan
     from ciper.tables import table as paper_table
     from ciper.tables import table_1
 
     check_choice("table", number, ("1", "2", "3"))
     if data and number != "3":
         raise ValueError(f"table {number} has data of its own: omit --data")
-    ok = True
+    ok, names = True, tuple(map(_tidy, data or ()))
     if number == "1":
         text = table_1()
     else:
         item = f"table {number}"
+        jobs = plan(item, scale, range(seeds), names)
         how = engine, results, runs, _until(minutes)
-        found, ok = _complete(item, scale, seeds, data, *how)
-        text = paper_table(item, found, scale, tuple(data or ()))
+        found, ok = _complete(jobs, *how)
+        text = paper_table(item, found, scale, names)
     console.print(Markdown(text))
     if not ok:
         raise typer.Exit(1)
@@ -306,22 +389,28 @@ def figure(
     """Train what a figure of the paper shows, and draw it."""
     from ciper.data import check_choice
     from ciper.figures import figure_1
-    from ciper.plans import data_of
+    from ciper.plans import data_of, plan
 
     check_choice("figure", number, ("1", "2", "3", "4a", "4b"))
+    most = {"1": 0, "2": 1, "3": 1}.get(number, math.inf)
+    if len(data or ()) > most:
+        raise ValueError(f"figure {number} takes --data {most} times at most")
     item, path = f"figure {number}", out or Path(f"figure-{number}.png")
-    names = tuple(data or (data_of(item, scale) if number != "1" else ()))
-    ok, until = True, _until(minutes)
+    names = tuple(map(_tidy, data or ()))
+    if number != "1":
+        names = names or data_of(item, scale)
+    ok, until, path = True, _until(minutes), _picture(path)
     if number == "1":
         fig = figure_1()
     elif number in ("2", "3"):
         fig = _look(item, scale, names[0], runs, until)
     else:
-        how = engine, results, runs, until
-        found, ok = _complete(item, scale, seeds, data, *how)
+        jobs = plan(item, scale, range(seeds), names)
+        found, ok = _complete(jobs, engine, results, runs, until)
         fig = _ablation(item, found, names)
+    path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, dpi=150, facecolor="white")
-    console.print(f"drawn in {path}")
+    _say(f"drawn in {path}")
     if not ok:
         raise typer.Exit(1)
 
@@ -330,10 +419,15 @@ def _look(item: str, scale: str, name: str, runs: Path, until: float):
     """Figure 2 or 3, from the encoders of the first seed."""
     from ciper.figures import figure_2, figure_3
     from ciper.plans import images_of, plan, trained
+    from ciper.train import ENCODER
 
     jobs = plan(item, scale, [0], [name])
+    if not all(Path(runs, job.name, ENCODER).exists() for job in jobs):
+        _check_folders(runs)
     _have_data(jobs)
     images = images_of(jobs[0])
+    if item == "figure 2" and "azimuth" not in images[1].factors:
+        raise ValueError(f"{item} needs data with an azimuth, got {name}")
     shown = {
         job.recipe.method: trained(job, runs, images, until) for job in jobs
     }
@@ -360,8 +454,9 @@ def claims(
     from ciper.claims import claims_table
     from ciper.plans import finished_at
 
-    found = finished_at(scale, results, tuple(data or ()))
-    console.print(Markdown(claims_table(found, scale, tuple(data or ()))))
+    names = tuple(map(_tidy, data or ()))
+    found = finished_at(scale, results, names)
+    console.print(Markdown(claims_table(found, scale, names)))
 
 # %% ../nbs/library/19_cli.ipynb #data-list
 data_app = typer.Typer(
@@ -397,7 +492,7 @@ def get_data(
     """Download a data set."""
     from ciper.datasets import get
 
-    console.print(f"{name} is at {get(name, root, size)}", soft_wrap=True)
+    _say(f"{name} is at {get(name, root, size)}")
 
 
 @data_app.command("check", epilog="Example: ciper data check core50")
@@ -409,33 +504,78 @@ def check_data(
     from ciper.datasets import check
 
     for line in check(name, root):
-        console.print(f"{line}: right", soft_wrap=True)
+        _say(f"{line}: right")
 
 # %% ../nbs/library/19_cli.ipynb #main
 USAGE_ERROR = typer.BadParameter.__base__  # of all mistakes in the arguments
+_SCARCE = "out of memory", "allocate memory", "No space left", "shared memory"
 
 
 def main() -> None:
     """Run the command line: the entry point of `ciper`."""
+    _open_streams()
     warnings.showwarning = _warn
+    code = _run()
     try:
-        code = app(standalone_mode=False)
-    except (FloatingPointError, TimeoutError) as error:
-        code = _complain(error, 1)
-    except (USAGE_ERROR, ValueError, OSError, ImportError) as error:
-        code = _complain(error, 2)
-    except (KeyboardInterrupt, typer.Abort):
-        code = _complain("stopped", 130)
+        sys.stdout.flush()
+    except OSError:  # nobody reads on, and Python would try again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
 
+def _run() -> int:
+    try:
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except (FloatingPointError, TimeoutError, Warning) as error:
+        return _complain(error, 1)
+    except (USAGE_ERROR, ValueError, OSError, ImportError) as error:
+        return _complain(error, 2)
+    except Exception as error:
+        return _complain_of(error)
+    return _complain("stopped", 130) if code == 130 else code or 0
+
+
+def _complain_of(error: Exception) -> int:
+    """Say what the machine is short of, or that ciper is at fault."""
+    short = isinstance(error, RuntimeError) and any(
+        words.lower() in str(error).lower() for words in _SCARCE
+    )
+    if short or isinstance(error, MemoryError | RecursionError):
+        return _complain(one_line(error), 1)
+    if os.environ.get("CIPER_DEBUG"):
+        raise error
+    return _complain(
+        f"{one_line(error)}: this is a fault of ciper; please report it at "
+        f"{REPOSITORY}/issues with what CIPER_DEBUG=1 shows",
+        70,
+    )
+
+
 def _complain(error: Exception | str, code: int) -> int:
-    if isinstance(error, USAGE_ERROR):
-        error = error.format_message()
-    text = " ".join(str(error).split())
-    print(f"ciper: error: {text}", file=sys.stderr)
+    usage = isinstance(error, USAGE_ERROR)
+    text = error.format_message() if usage else str(error)
+    if text or not usage:  # else only the help was asked for
+        _tell(f"error: {text or type(error).__name__}")
     return code
 
 
 def _warn(message, *_) -> None:
-    print(f"ciper: warning: {message}", file=sys.stderr)
+    _tell(f"warning: {message}")
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError):  # nobody is there to read it
+        print(f"ciper: {plain(text.strip())}", file=sys.stderr)
+
+# %% ../nbs/library/19_cli.ipynb #streams
+def _open_streams() -> None:
+    """Let both streams take whatever is printed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed at the start
+            nobody = open(os.devnull, "w")  # noqa: SIM115
+            setattr(sys, name, nobody)
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,9 +23,9 @@ import ciper.render as turntable
 from .data import POSE, ImageData, check_choice
 from .datasets import load
 from .explain import mass_inside, mass_ratio, neighbor_share, saliency
+from .files import read_json
 from .methods import METHODS
 from .probe import embed, evaluate, fit_linear, knn_accuracy
-from .files import read_json
 from ciper.results import (
     Result,
     kept_settings,
@@ -382,7 +382,8 @@ def finished(jobs: Iterable[Job], results: str | Path) -> list[Result]:
 def paper_scales(results: str | Path) -> list[str]:
     """The scales of the paper's size that have results, by their epochs."""
     names = {path.name for path in Path(results).glob("*/paper*")}
-    found = [name for name in names if re.fullmatch("paper(-[1-9][0-9]*)?", name)]
+    known = re.compile("paper(-[1-9][0-9]*)?").fullmatch
+    found = [name for name in names if known(name)]
     return sorted(found, key=lambda scale: recipe_at(scale).epochs)
 
 

@@ -225,7 +225,7 @@ def load_result(path: Path | str) -> Result | None:
         if result.path("").parts != Path(path).parts[-3:]:
             raise ValueError(f"it holds {result.path('').name}")
         return result
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, TypeError, ValueError, RecursionError) as error:
         reason = str(error).removeprefix(f"{path} ")
