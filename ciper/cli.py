@@ -208,6 +208,8 @@ def _picture(path: Path) -> Path:
     """Where a figure is drawn, if it can be."""
     from ciper.data import check_choice
 
+    if not path.name:
+        raise ValueError(f"--out must name a picture, got {path}")
     path = path if path.suffix else path.with_name(f"{path.name}.png")
     check_choice("kind of picture", path.suffix[1:].lower(), _PICTURES)
     if path.is_dir() or path.exists() and not os.access(path, os.W_OK):

@@ -20,7 +20,7 @@ import torch
 
 from ciper.plans import Job, images_of
 from ciper.probe import evaluate
-from ciper.results import Result, load_results
+from ciper.results import Result, kept_settings, load_results
 from ciper.train import Run, export_run, load_run
 
 TOLERANCE = 0.01  # of an accuracy: what rounding may change
@@ -32,10 +32,9 @@ def digest(path: Path) -> str:
 
 def result_of(run: Run, results: Path) -> Result:
     """The result of the run's own training."""
-    settings = asdict(run.recipe)
-    seed = settings.pop("seed")
+    made = kept_settings(run.recipe), run.recipe.seed
     for result in load_results(results):
-        if (result.settings, result.seed) == (settings, seed):
+        if (result.settings, result.seed) == made:
             return result
     raise SystemExit(f"no result in {results} for the run {run.recipe}")
 

@@ -58,14 +58,47 @@ def test_a_folder_is_trained_on_and_evaluated(photos, tmp_path):
         "train", "--data", f"folder:{photos}", "--out", out, *SMALL
     )
     assert trained.returncode == 0, trained.stderr
-    assert f"ciper evaluate {out}" in trained.stdout.replace("\n", "")
+    lines = trained.stdout.splitlines()
+    assert lines[0] == (
+        f"folder:{photos}: 96 training images of 16x16 pixels, "
+        "2 classes: dark, light"
+    )
+    assert f"next: ciper evaluate {out}" in lines
     done = ciper("evaluate", out)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(
+        f"folder:{photos}: 96 training and 24 test images of 16x16 pixels, "
+        "2 classes: dark, light\n"
+    )
     (path,) = out.glob("results/evaluate/*/ciper-0.json")
+    assert str(photos) not in path.read_text()
     metrics = json.loads(path.read_text())["metrics"]
     assert metrics["linear_accuracy"] >= 0.9  # dark against light
     again = ciper("train", "--data", f"folder:{photos}", "--out", out, *SMALL)
     assert_one_line(again, "already holds this run")
+
+
+def test_names_are_text_and_a_bad_place_is_found_at_once(photos, tmp_path):
+    out = tmp_path / ("[/b] :smile: \x1b[31m\n" + "long " * 30)
+    shown = str(out).replace("\x1b", "\\x1b").replace("\n", "\\n")
+    data = f"folder:{photos}/"
+    arguments = ["train", "--data", data, "--method", "random", *SMALL]
+    trained = ciper(*arguments, "--out", out)
+    assert trained.returncode == 0, trained.stderr
+    *_, encoder, _, after = trained.stdout.splitlines()
+    assert encoder == f"encoder in {shown}"
+    assert after == f"next: ciper evaluate '{shown}'"
+    (out / "results").write_text("in the way")
+    done = ciper("evaluate", out)
+    assert done.returncode == 0 and "linear accuracy" in done.stdout
+    (line,) = [x for x in done.stderr.splitlines() if "warning" in x]
+    assert line.startswith("ciper: warning: the result is not kept: ")
+    (tmp_path / "file").touch()
+    for place in "file", "file/below", "x" * 300:
+        bad = ciper(*arguments, "--out", tmp_path / place)
+        assert_one_line(bad, f"cannot write to {tmp_path / place}: ")
+        assert bad.stdout == ""
+    assert sorted(p.name for p in tmp_path.iterdir())[-1] == "file"
 
 
 def test_one_class_can_be_trained_on_but_not_evaluated(photos, tmp_path):
@@ -129,7 +162,7 @@ def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"COLUMNS": "500"},
+        env=os.environ | {"COLUMNS": "40"},
     )
     deadline = time.time() + 120
     while not (out / "checkpoint.safetensors").exists():

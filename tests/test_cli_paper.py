@@ -3,21 +3,23 @@
 And what they and train do when their time is up.
 """
 
+import io
 import json
 import math
 import shlex
 import sys
 import time
 import warnings
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
+import replicas
 from invented import result
 from PIL import Image
-from rich.console import Console
 
 from ciper import cli, figures, load_run, plans, train
 from ciper.explain import map_2d
@@ -27,15 +29,16 @@ from ciper.results import save_result
 
 def ciper(*arguments):
     """Run the command; its exit code and everything it printed."""
+    out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        console = Console(width=400, record=True, file=sys.stdout)
-        patch.setattr(cli, "console", console)
+        patch.setenv("COLUMNS", "400")
+        patch.setenv("CIPER_DEBUG", "1")
         patch.setattr(sys, "argv", ["ciper", *map(str, arguments)])
         patch.setattr(warnings, "showwarning", warnings.showwarning)
-        with pytest.raises(SystemExit) as end:
+        with redirect_stdout(out), pytest.raises(SystemExit) as end:
             cli.main()
     plt.close("all")
-    return SimpleNamespace(code=end.value.code or 0, out=console.export_text())
+    return SimpleNamespace(code=end.value.code or 0, out=out.getvalue())
 
 
 def files(folder):
@@ -180,6 +183,22 @@ def test_a_failing_training_leaves_the_others_results(tmp_path, monkeypatch):
         (["table", 3, "--data", "digist"], "did you mean 'digits'"),
         (["table", 2, "--scale", "smoke-x"], "number of epochs, as in smoke"),
         (["table", 2, "--seeds", 0], "--seeds"),
+        (["table", 2, "--seeds", 101], "--seeds"),
+        (["table", 2, "--minutes", "nan"], "--minutes"),
+        (["table", 3, "--data", ""], "need a name"),
+        (["table", 3, "--data", "folder:"], "unknown data set 'folder"),
+        (["table", 3, "--data", "hf:"], "unknown data set 'hf"),
+        (["table", 3, "--data", "folder:/"], "need a name"),
+        (["table", 3, "--data", "folder:my photos"], "no such folder"),
+        (["figure", 1, "--data", "digits"], "takes --data 0 times at most"),
+        (["figure", 2, *["--data", "digits"] * 2], "1 times at most"),
+        (["figure", 1, "--out", "a.xyz"], "unknown kind of picture 'xyz'"),
+        (["figure", 1, "--out", "/"], "must name a picture, got /"),
+        (["figure", 1, "--out", "/dev/null/a.png"], "cannot write to"),
+        (["table", 3, *DIGITS, "--results", "/dev/null/x"], "cannot write"),
+        (["table", 3, *DIGITS, "--runs", "/dev/null/x"], "cannot write to"),
+        (["table", 3, *DIGITS, "--runs", "x" * 300], "name too long"),
+        (["figure", 2, "--scale", "smoke", "--runs", "/dev/null"], "cannot"),
         (["table", 2, "--minutes", -1], "--minutes"),
         (["table", 3, *DIGITS, "--engine", "rya"], "must be local or ray"),
         (["table"], "NUMBER"),
@@ -197,6 +216,41 @@ def test_a_mistake_is_answered_in_one_line_with_code_2(
     assert not list(tmp_path.iterdir())
 
 
+def test_minutes_that_are_no_number_do_not_mean_forever():
+    with pytest.raises(ValueError, match="--minutes must be a number"):
+        cli._until(math.nan)
+
+
+def test_folders_of_any_name_are_filed_and_of_one_name_kept_apart(
+    tmp_path, monkeypatch, quick, capsys
+):
+    monkeypatch.setenv("CIPER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(plans._SMOKE, "images", 0)
+    monkeypatch.setitem(plans.ROWS, "table 3", [dict(method="random")])
+    for year in "2019", "2020":
+        for name in "[b]cat[/b]", "dog":
+            for i in range(24):
+                place = tmp_path / year / "my photos" / name / f"{i}.png"
+                replicas.picture(place, (i, len(name)))
+    where = ["--scale", "smoke", "--seeds", 1, "--runs", tmp_path / "runs"]
+    where += ["--results", tmp_path / "results"]
+    first, second = (
+        f"folder:{tmp_path}/{year}/my photos/" for year in ("2019", "2020")
+    )
+    assert ciper("table", 3, *where, "--data", first).code == 0
+    (path,) = files(tmp_path / "results")
+    assert path.name == "random-0.json" and "my-photos" in path.parts
+    assert str(tmp_path) not in path.read_text()
+    before = files(tmp_path)
+    again = ciper("table", 3, *where, "--data", first.rstrip("/"))
+    assert again.code == 0 and "finished" not in again.out
+    assert ciper("table", 3, *where, "--data", second).code == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert f"{path} is on folder:my photos@" in line
+    assert "give another folder" in line
+    assert files(tmp_path) == before
+
+
 # figures
 
 
@@ -208,10 +262,16 @@ def picture(path):
 
 
 def test_figure_1_is_drawn_without_training(tmp_path, no_training):
-    out = tmp_path / "overview.png"
+    out = tmp_path / "[b]new[/b]" / "overview.png"
     done = ciper("figure", 1, "--out", out)
     assert (done.code, picture(out)) == (0, (1080, 690))
     assert f"drawn in {out}" in done.out
+
+
+def test_a_picture_without_an_ending_is_a_png_and_said_so(tmp_path):
+    done = ciper("figure", 1, "--out", tmp_path / "overview")
+    assert f"drawn in {tmp_path}/overview.png" in done.out
+    assert picture(tmp_path / "overview.png") == (1080, 690)
 
 
 @pytest.mark.parametrize("number", ["2", "3"])
