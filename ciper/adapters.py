@@ -10,10 +10,11 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate, get_worker_info
+from torch.utils.data import default_collate
 
 # %% ../nbs/library/01_adapters.ipynb #library-imports
-from .augment import Augment, _fresh_generator
+from .augment import Augment, as_generator, check_images
+from .params import as_whole
 from .pixels import picture_pixels
 
 # %% ../nbs/library/01_adapters.ipynb #recorded
@@ -22,13 +23,24 @@ class Recorded:
 
     `view, record = Recorded(transform)(image)`; `record` has an entry for
     each simple transform in a pipeline: its parameters, or None if it was
-    skipped or draws elsewhere.
+    skipped or draws elsewhere. `generator` is what `as_generator` takes; it
+    governs what is drawn on the CPU.
+
+    Raises:
+        ValueError: nothing in it can be listened to, or one object stands in
+            it twice.
     """
 
     def __init__(self, transform):
+        found = _simple_parts(transform)
+        if not callable(transform) or not found:
+            wanted = "a transform of torchvision.transforms.v2"
+            raise ValueError(f"expected {wanted}, got {transform!r}")
+        if len(set(map(id, found))) < len(found):
+            raise ValueError(f"{transform!r} has one object twice, use copies")
         self.transform = transform
         self.parts = {}
-        for part in _simple_parts(transform):
+        for part in found:
             name, count = type(part).__name__, 1
             while name in self.parts:
                 count += 1
@@ -37,12 +49,14 @@ class Recorded:
 
     def __call__(self, image, generator=None) -> tuple:
         record = dict.fromkeys(self.parts)
-        seed = _draw_seed(generator)
+        generator = as_generator(generator)
+        where = {"generator": generator, "device": generator.device}
+        seed = torch.randint(2**62, (), dtype=torch.int64, **where).item()
         try:
             for name, part in self.parts.items():
                 part.make_params = partial(_listen, part, name, record)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)
                 return self.transform(image), record
         finally:
             for part in self.parts.values():
@@ -61,41 +75,28 @@ def _listen(part, name: str, record: dict, inputs) -> dict:
     record[name] = type(part).make_params(part, inputs)
     return record[name]
 
-
-def _draw_seed(generator) -> int:
-    generator = generator or _fresh_generator()
-    return int(torch.randint(2**62, (), generator=generator))
-
 # %% ../nbs/library/01_adapters.ipynb #transform
 class ViewTransform:
     """For `transform=`: an image becomes a list of (view, vector).
 
-    Takes PIL images of any mode, and tensors as `Augment` does.
+    Takes PIL images of any mode, and tensors (c, h, w) as `Augment` does. `generator`
+    is what `as_generator` takes.
     """
 
     def __init__(self, augment: Augment, count: int = 2):
-        if count < 1:
-            raise ValueError(f"count must be at least 1, got {count}")
-        self.augment, self.count = augment, count
-        self._seed = self._generator = None
+        _check_augment(augment)
+        self.augment, self.count = augment, as_whole("count", count, 1)
 
-    def __call__(self, image) -> list[tuple[Tensor, Tensor]]:
-        image, generator = as_tensor(image), self._own_generator()
+    def __call__(self, image, generator=None) -> list[tuple[Tensor, Tensor]]:
+        image = as_tensor(image)
+        check_images(image, ranks=(3,), channels=(1, 3))
         pairs = self.augment.views(image, self.count, generator)
         return [(view, params.vector()[0]) for view, params in pairs]
 
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_seed": None, "_generator": None}
 
-    def _own_generator(self) -> torch.Generator:
-        """One for each process; a worker's follows from the loader's seed."""
-        worker = get_worker_info()
-        seed = worker.seed if worker else None
-        if self._generator is None or seed != self._seed:
-            self._generator, self._seed = _fresh_generator(), seed
-            if worker:
-                self._generator.manual_seed(seed)
-        return self._generator
+def _check_augment(augment) -> None:
+    if not isinstance(augment, Augment):
+        raise ValueError(f"expected an Augment, got {augment!r}")
 
 # %% ../nbs/library/01_adapters.ipynb #as-tensor
 def as_tensor(image) -> Tensor:
@@ -117,19 +118,25 @@ class ViewCollate:
     """For `collate_fn=`: a batch becomes images, views and everything else.
 
     Takes a list of (image, ...) and returns (images, pairs, ...) with `pairs`
-    as `Augment.views` gives them; images must have one size.
+    as `Augment.views` gives them; images must have one size and one type.
+    `generator` is what `as_generator` takes.
     """
 
     def __init__(self, augment: Augment, count: int = 2):
-        self.transform = ViewTransform(augment, count)
+        _check_augment(augment)
+        self.augment, self.count = augment, as_whole("count", count, 1)
 
-    def __call__(self, batch: list[tuple]) -> tuple:
+    def __call__(self, batch: list[tuple], generator=None) -> tuple:
+        if not batch or not all(isinstance(x, tuple | list) for x in batch):
+            raise ValueError(
+                "expected a list of (image, ...), got other items"
+            )
         images = [as_tensor(image) for image, *_ in batch]
-        shapes = {tuple(image.shape) for image in images}
-        if len(shapes) > 1:
-            found = " and ".join(map(str, sorted(shapes)[:2]))
-            raise ValueError(f"images must have one size, got {found}")
-        images, own = torch.stack(images), self.transform
-        generator = own._own_generator()
-        pairs = own.augment.views(images, own.count, generator)
+        found = sorted({f"{tuple(x.shape)} {x.dtype}" for x in images})
+        if len(found) > 1:
+            both = " and ".join(found[:2])
+            raise ValueError(f"images must have one size and type, got {both}")
+        images = torch.stack(images)
+        check_images(images, ranks=(4,), channels=(1, 3))
+        pairs = self.augment.views(images, self.count, generator)
         return images, pairs, *default_collate([rest for _, *rest in batch])

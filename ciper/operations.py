@@ -20,11 +20,12 @@ from torchvision.transforms.v2.functional import equalize
 from ciper.augment import (
     Operation,
     _beside,
-    _check_range,
-    _check_whole,
+    _ones,
+    _settle_number,
+    _settle_range,
     _uniform,
 )
-from .params import Parameter
+from .params import Parameter, as_whole
 from .pixels import choose_, resize
 
 # %% ../nbs/library/01_operations.ipynb #vertical-flip
@@ -39,7 +40,7 @@ class VerticalFlip(Operation):
     )
 
     def draw(self, n, generator, image_size):
-        return torch.ones(n, 1, device=generator.device)
+        return _ones(n, generator)
 
     def pixels(self, images, values, applied):
         return choose_(images, applied, images.flip(-2))
@@ -78,9 +79,10 @@ class FourFoldRotation(Operation):
 def _rotate(images: Float[Tensor, "n c h w"], angle: Float[Tensor, "n"]):
     """Turn counterclockwise by degrees; bilinear, black outside."""
     height, width = images.shape[2:]
-    device, phi = images.device, torch.deg2rad(angle)[:, None, None]
-    x = torch.arange(width, device=device) - (width - 1) / 2
-    y = torch.arange(height, device=device)[:, None] - (height - 1) / 2
+    like = {"device": images.device, "dtype": images.dtype}
+    phi = torch.deg2rad(angle)[:, None, None]
+    x = torch.arange(width, **like) - (width - 1) / 2
+    y = torch.arange(height, **like)[:, None] - (height - 1) / 2
     from_x = (phi.cos() * x - phi.sin() * y) * (2 / width)
     from_y = (phi.sin() * x + phi.cos() * y) * (2 / height)
     grid = torch.stack([from_x, from_y], -1)
@@ -96,7 +98,7 @@ class Rotation(Operation):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_range("degrees", 0, self.degrees, 0, 180)
+        _settle_number(self, "degrees", 0, 180)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -128,7 +130,7 @@ class Translation(Operation):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_range("fraction", 0, self.fraction, 0, 1)
+        _settle_number(self, "fraction", 0, 1)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -175,10 +177,12 @@ class GaussianBlur(Operation):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_range("sigma", *self.sigma, 1e-3, math.inf)
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            found = f"got {self.kernel_size}"
-            raise ValueError(f"kernel_size must be odd and positive, {found}")
+        _settle_range(self, "sigma", 1e-3, 1e6)
+        _settle_number(self, "kernel_size", 1, math.inf, as_whole)
+        if self.kernel_size % 2 == 0:
+            raise ValueError(
+                f"kernel_size must be odd, got {self.kernel_size}"
+            )
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -211,7 +215,7 @@ class Solarize(Operation):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_range("threshold", *self.threshold, 0, 1)
+        _settle_range(self, "threshold", 0, 1)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -237,8 +241,7 @@ class Posterize(Operation):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_whole("bits", *self.bits)
-        _check_range("bits", *self.bits, 1, 8)
+        _settle_range(self, "bits", 1, 8, as_whole)
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -267,7 +270,7 @@ class Equalize(Operation):
     )
 
     def draw(self, n, generator, image_size):
-        return torch.ones(n, 1, device=generator.device)
+        return _ones(n, generator)
 
     def pixels(self, images, values, applied):
         return choose_(images, applied, equalize(images))

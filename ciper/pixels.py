@@ -21,7 +21,8 @@ def _taps(start: Float[Tensor, "*n"], length: Float[Tensor, "*n"], size, k):
     """Places and weights of the k entries in each row of the matrices."""
     scale = (length / size)[..., None]
     reach = scale.clamp(min=1)
-    center = torch.arange(0.5, size, device=start.device) * scale
+    like = {"device": start.device, "dtype": start.dtype}
+    center = torch.arange(0.5, size, **like) * scale
     first = (center - reach + 0.5).floor()
     j = first[..., None] + torch.arange(k, device=start.device)
     weights = (j - (center - 0.5)[..., None]).div_(reach[..., None])
@@ -103,7 +104,8 @@ def turn_hue_(x: Float[Tensor, "n 3 h w"], turn: Float[Tensor, "n"]) -> None:
     span = most - least
     H = (green - red).add_(blue).sub_(least).add_(span)
     H.copysign_(green - blue)
-    places = torch.arange(3, device=x.device)[:, None, None] / 3
+    like = {"device": x.device, "dtype": x.dtype}
+    places = torch.arange(3, **like)[:, None, None] / 3
     turn = turn[:, None, None, None] - places
     most, span, H = most[:, None], span[:, None], H[:, None]
     torch.addcdiv(turn, H, span.clamp(min=1e-12), value=1 / 6, out=x)

@@ -1,10 +1,12 @@
 """Shared by all tests; types are checked as pyproject.toml's addopts say."""
 
 import importlib.util
+from contextlib import contextmanager
 from pathlib import Path
 
 import jaxtyping
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -27,3 +29,20 @@ def script():
         return module
 
     return load
+
+
+@pytest.fixture
+def strange_defaults():
+    """Gives a context with the defaults that some programs set."""
+
+    @contextmanager
+    def inside():
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")  # whatever lands there has no values
+        try:
+            yield
+        finally:
+            torch.set_default_device(None)
+            torch.set_default_dtype(torch.float32)
+
+    return inside

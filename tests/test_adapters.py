@@ -2,8 +2,10 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
+import torchvision.transforms as T
 import torchvision.transforms.v2 as v2
 import torchvision.transforms.v2.functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -129,6 +131,92 @@ def test_workers_follow_the_seed_of_the_loader():
     assert not torch.equal(vectors(0), vectors(1))
 
 
+class Twice:
+    """Two transforms of one kind, as a data set with two roles has them."""
+
+    def __init__(self):
+        self.one, self.two = (ViewTransform(AUGMENT, 1) for _ in range(2))
+
+    def __call__(self, image):
+        return self.one(image)[0][1], self.two(image)[0][1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_transforms_agree_no_more_often_than_by_chance(workers):
+    data = torch.utils.data.ConcatDataset([Pictures(Twice())] * 8)
+    loader = DataLoader(data, 16, num_workers=workers, generator=seeded())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pairs = [pair for pair, _ in loader]
+    one, two = (torch.cat(vectors) for vectors in zip(*pairs))
+    first, second = (AUGMENT.sample(20_000, k).vector() for k in (1, 2))
+    chance = (first == second).double().mean().item()
+    assert (one == two).double().mean() == pytest.approx(chance, abs=0.1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("collate", [None, ViewCollate(AUGMENT, 1)])
+def test_torchs_seed_governs_workers_and_epochs_differ(workers, collate):
+    transform = None if collate else ViewTransform(AUGMENT, 1)
+    how = dict(batch_size=4, num_workers=workers, collate_fn=collate)
+    how["persistent_workers"] = workers > 0
+    loader = DataLoader(Pictures(transform), **how)
+
+    def vectors():
+        if collate:
+            epoch = [params.vector() for _, [(_, params)], _ in loader]
+        else:
+            epoch = [vector for [(_, vector)], _ in loader]
+        return torch.cat(epoch)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        first, second = vectors(), vectors()
+        loader = DataLoader(Pictures(transform), **how)
+        torch.manual_seed(5)
+        again = vectors()
+    assert torch.equal(first, again)
+    assert len(torch.cat([first, second]).unique(dim=0)) == 16
+
+
+@pytest.mark.parametrize(
+    "use", [ViewTransform(AUGMENT), Recorded(SIMCLR)], ids=["view", "record"]
+)
+def test_a_whole_number_is_a_seed(use):
+    def first(result):
+        return result[0][0] if isinstance(result, list) else result[0]
+
+    image = some_image()
+    for given in (7, np.int64(7)):
+        assert torch.equal(
+            first(use(image, given)), first(use(image, seeded(7)))
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        one, two = first(use(image)), first(use(image))
+        torch.manual_seed(3)
+        assert torch.equal(first(use(image)), one)
+    assert not torch.equal(one, two)
+    for odd in (0.5, "7", True, np.random.RandomState(7)):
+        with pytest.raises(ValueError, match="^generator must be"):
+            use(image, odd)
+
+
+def test_a_seeded_batch_repeats_itself():
+    batch = [(some_image(k), k) for k in range(4)]
+    collate = ViewCollate(AUGMENT, 1)
+    tables = [collate(batch, 7)[1][0][1].table for _ in range(2)]
+    assert torch.equal(*tables)
+
+
+def test_recording_draws_what_it_always_drew():
+    _, record = Recorded(v2.RandomCrop(4))(torch.zeros(3, 99, 99), seeded(1))
+    assert (record["RandomCrop"]["top"], record["RandomCrop"]["left"]) == (
+        30,
+        18,
+    )
+
+
 def test_a_view_transform_can_be_sent_to_another_process():
     transform = ViewTransform(AUGMENT, count=1)
     transform(some_image())
@@ -155,7 +243,7 @@ def test_a_collated_batch_can_be_replayed(workers):
 
 def test_images_of_different_sizes_cannot_be_collated():
     batch = [(torch.zeros(3, 8, 8), 0), (torch.zeros(3, 9, 8), 1)]
-    with pytest.raises(ValueError, match=r"one size, got \(3, 8, 8\) and"):
+    with pytest.raises(ValueError, match=r"one size .* got \(3, 8, 8\)"):
         ViewCollate(AUGMENT)(batch)
 
 
@@ -170,5 +258,52 @@ def test_every_mode_of_pil_becomes_one_or_three_channels():
 
 
 def test_no_views_at_all_are_refused():
-    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="count must be >= 1, got 0"):
         ViewTransform(AUGMENT, count=0)
+
+
+def test_what_is_no_transform_is_not_recorded():
+    crop = v2.RandomCrop(4)
+    odd = [3, "crop", None, [crop], lambda x: x, T.RandomCrop(4)]
+    for given in odd:
+        with pytest.raises(
+            ValueError, match="^expected a transform of torchv"
+        ):
+            Recorded(given)
+    with pytest.raises(ValueError, match="has one object twice, use copies"):
+        Recorded(v2.Compose([crop, crop]))
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ([], "list of .image, ...."),
+        ([torch.zeros(3, 8, 8)], "list of .image, ...."),
+        ([(torch.zeros(8, 8), 0)], r"images must be .* got shape \(1, 8, 8\)"),
+        ([(255 * torch.ones(3, 8, 8), 0)], "divide by 255"),
+        (
+            [(some_image(), 0), (some_image() / 255, 1)],
+            "size and type, got .* torch.float32 and .* torch.uint8",
+        ),
+        ([(np.zeros((8, 8, 3)), 0)], "a PIL image or a tensor, got ndarray"),
+    ],
+)
+def test_odd_batches_are_refused(batch, message, without_shape_checks):
+    with pytest.raises(ValueError, match=message):
+        ViewCollate(AUGMENT)(batch)
+
+
+@pytest.mark.parametrize("kind", [ViewTransform, ViewCollate])
+def test_views_need_an_augment_and_a_count(kind, without_shape_checks):
+    with pytest.raises(ValueError, match="^expected an Augment, got None"):
+        kind(None)
+    with pytest.raises(ValueError, match="^count must be whole, got 2.5"):
+        kind(AUGMENT, 2.5)
+
+
+def test_images_without_channels_do_not_become_one_image():
+    gray = [(torch.zeros(8, 8), k) for k in range(3)]
+    with pytest.raises(ValueError, match=r"\(n, c, h, w\).* got shape"):
+        ViewCollate(AUGMENT)(gray)
+    with pytest.raises(ValueError, match=r"be \(c, h, w\).* got shape"):
+        ViewTransform(AUGMENT)(torch.zeros(2, 3, 8, 8))

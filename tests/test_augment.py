@@ -22,6 +22,9 @@ from ciper.augment import (
     HorizontalFlip,
     Params,
     RandomResizedCrop,
+    as_generator,
+    as_seed,
+    check_images,
 )
 
 TABLE_1 = [
@@ -251,10 +254,53 @@ def test_the_two_presets_differ_in_the_flip_alone():
 def test_drawing_leaves_the_global_random_state_alone():
     state, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()
     augment = Augment.preset("paper")
-    augment(some_images(0, 4, 3, 8, 8))
+    augment(some_images(0, 4, 3, 8, 8), 7)
     augment(some_images(0, 4, 3, 8, 8), seeded())
     assert torch.equal(torch.get_rng_state(), state)
     assert np.array_equal(np.random.get_state()[1], numbers)
+
+
+@pytest.mark.parametrize("seed", [7, np.int64(7), np.uint32(7)])
+def test_a_whole_number_is_the_seed_of_a_new_generator(seed):
+    augment, images = Augment.preset("paper", 8), some_images(0, 4, 3, 8, 8)
+    views, params = augment(images, seeded(7))
+    for again in (augment(images, seed), augment.views(images, 1, seed)[0]):
+        assert torch.equal(again[0], views)
+    alone = ColorJitter().sample(3, seeded(7)).table
+    assert torch.equal(ColorJitter().sample(3, seed).table, alone)
+    first, second = augment.views(images, 2, seed)
+    assert not torch.equal(first[1].table, second[1].table)
+
+
+def test_torchs_own_seed_governs_what_has_no_generator():
+    augment = Augment.preset("paper")
+    with torch.random.fork_rng():
+        tables = []
+        for seed in (3, 3, 4):
+            torch.manual_seed(seed)
+            tables.append([augment.sample(4).table for _ in range(2)])
+    (a, b), (again, _), (other, _) = tables
+    assert torch.equal(a, again)
+    assert not torch.equal(a, b) and not torch.equal(a, other)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [0.5, True, "0", np.random.RandomState(0), np.random.default_rng(0)]
+    + [torch.tensor(0), [0], -1, 2**32],
+)
+def test_what_is_no_generator_is_refused(given):
+    with pytest.raises(ValueError, match="^(generator|seed) must be "):
+        as_generator(given)
+
+
+def test_a_seed_that_torch_would_cut_off_is_refused():
+    cut = [torch.rand(1, generator=seeded(1 + high)) for high in (0, 2**32)]
+    assert torch.equal(*cut)  # why: a CPU's generator has 32 bits
+    with pytest.raises(
+        ValueError, match=r"^seed must be 0\.\.4294967295, got"
+    ):
+        as_seed(2**32 + 1)
 
 
 def test_without_a_generator_every_call_is_different():
@@ -497,6 +543,15 @@ REFUSED = {
         255
     ).index_fill(0, torch.tensor(0), 0.0),
     r"must lie in \[0, 1\], got values from nan": NAN,
+    r"got torch.int64: use images.to\(torch.uint8\)": torch.ones(
+        3, 8, 8
+    ).long(),
+    "got torch.bool": torch.ones(3, 8, 8).bool(),
+    "got torch.complex64": torch.ones(3, 8, 8) * 1j,
+    "from 0 to 255: divide by 255": 255 * torch.eye(8).expand(3, 8, 8),
+    "from -2 to 2: leave normalization to the": 4
+    * torch.eye(8).expand(3, 8, 8)
+    - 2,
 }
 
 
@@ -504,6 +559,12 @@ REFUSED = {
 def test_bad_images_are_refused(message):
     with pytest.raises(ValueError, match=message):
         AUGMENT(REFUSED[message], seeded())
+
+
+def test_a_door_says_which_shapes_it_takes():
+    with pytest.raises(ValueError, match=r"must be \(n, c, h, w\), got shape"):
+        check_images(torch.zeros(5, 8, 8), ranks=(4,))
+    check_images(torch.zeros(2, 5, 8, 8), ranks=(4,))
 
 
 def test_images_that_are_no_tensor_are_refused(without_shape_checks):
@@ -519,7 +580,7 @@ def test_images_that_are_no_tensor_are_refused(without_shape_checks):
         (lambda: RandomResizedCrop(8, (0.2, 1.5)), r"scale .*0.2, 1.5"),
         (lambda: RandomResizedCrop(8, (1.0, 0.2)), r"scale .*1, 0.2"),
         (lambda: RandomResizedCrop(8, ratio=(2.0, 1.0)), r"ratio .*2, 1"),
-        (lambda: RandomResizedCrop(0), r"size must .*got \(0, 0\)"),
+        (lambda: RandomResizedCrop(0), r"size must .*got 0"),
         (lambda: ColorJitter(hue=0.6), "hue must .*0.6"),
         (lambda: ColorJitter(brightness=-1.0), "brightness must .*-1"),
         (lambda: Augment([]), "different operations, got none"),
@@ -543,3 +604,55 @@ def test_parameters_of_another_number_of_images_are_refused():
     params = AUGMENT.sample(3, seeded())
     with pytest.raises(ValueError, match="got 3 rows for 2 images"):
         AUGMENT.apply(some_images(0, 2, 3, 8, 8), params)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: HorizontalFlip(p="1"), "p must be a number, got '1'"),
+        (lambda: HorizontalFlip(p=True), "p must be a number, got True"),
+        (
+            lambda: HorizontalFlip(p=math.nan),
+            r"p must lie in \[0, 1\], got nan",
+        ),
+        (lambda: RandomResizedCrop("8"), "size must be whole, got 8"),
+        (lambda: RandomResizedCrop(True), "size must be whole, got True"),
+        (lambda: RandomResizedCrop(8, 0.5), "scale must be two numbers, got"),
+        (lambda: RandomResizedCrop(8, (0.5,)), "scale must be two numbers"),
+        (lambda: RandomResizedCrop(8, (math.nan, 1)), "scale must .*nan"),
+        (lambda: RandomResizedCrop(8, ratio="12"), "ratio must be a number"),
+        (lambda: ColorJitter((0.1, 0.2)), "brightness must be a number"),
+        (lambda: ColorJitter(hue=math.nan), "hue must lie .* got nan"),
+        (lambda: Augment(Grayscale()), "expected a list of operations, got"),
+        (lambda: Augment([Grayscale]), "expected a list of operations, got"),
+        (lambda: Augment(None), "expected a list of operations, got None"),
+        (lambda: Augment.preset(3), "no preset 3"),
+        (lambda: AUGMENT.views(NAN[:, :, :8], 0), "count must be >= 1, got 0"),
+        (lambda: AUGMENT.sample(2.0), "n must be whole, got 2.0"),
+        (
+            lambda: AUGMENT.sample(2, 0, 32),
+            "image_size must be .height, width",
+        ),
+        (
+            lambda: AUGMENT.sample(2, 0, (8, 0)),
+            "image_size must be >= 1, got 0",
+        ),
+        (
+            lambda: AUGMENT.apply(NAN.nan_to_num(), 3),
+            "expected Params, got int",
+        ),
+    ],
+)
+def test_odd_settings_are_refused_in_a_line(
+    make, message, without_shape_checks
+):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make()
+
+
+def test_numbers_of_numpy_are_settings_like_any_others(without_shape_checks):
+    ours = RandomResizedCrop(8, (0.5, 1.0), p=0.5)
+    scale = np.array([0.5, 1.0])
+    theirs = RandomResizedCrop(np.int64(8), scale, p=np.float32(0.5))
+    assert theirs == ours and type(theirs.size) is int
+    assert theirs.sample(3, 0).schema == ours.sample(3, 0).schema

@@ -176,6 +176,30 @@ def torchvision_draws(transform, key, n=3000):
         return [transform.make_params([image])[key] for _ in range(n)]
 
 
+CHAINS = [*([operation] for operation in EVERY)]
+CHAINS += [[operation] for operation in Augment.preset("paper", 12).operations]
+CHAINS += [[*EVERY, *Augment.preset("simclr", 12).operations]]
+
+
+@pytest.mark.parametrize(
+    "chain", CHAINS, ids=lambda c: f"{len(c)}-{c[0].name}"
+)
+def test_defaults_of_a_program_change_no_view(chain, strange_defaults):
+    images, _ = image_and_float(0, 3, 16, 16, True)
+    images, augment = images.repeat(5, 1, 1, 1), Augment(chain)
+    halves = [images, images / 255, (images / 255).double()]
+    halves += [halves[1].half(), halves[1].bfloat16()]
+    plain = [augment(given, seeded(1)) for given in halves]
+    with strange_defaults():
+        strange = [augment(given, seeded(1)) for given in halves]
+        vector = strange[0][1].vector(normalize=True)
+    for (views, params), (again, same) in zip(plain, strange):
+        assert views.dtype == again.dtype == torch.float32
+        assert same.table.dtype == vector.dtype == torch.float32
+        assert torch.equal(views, again)
+        assert torch.equal(params.table, same.table)
+
+
 def test_angles_and_sigmas_are_distributed_as_torchvisions():
     ours = Rotation(50.0).sample(3000, seeded(1))["angle"][:, 0].numpy()
     theirs = torchvision_draws(v2.RandomRotation(50), "angle")
@@ -207,7 +231,7 @@ def test_every_number_of_bits_in_the_range_is_drawn():
         (lambda: Translation(1.5), "fraction must .*1.5"),
         (
             lambda: GaussianBlur(4),
-            "kernel_size must be odd and positive, got 4",
+            "kernel_size must be odd, got 4",
         ),
         (lambda: GaussianBlur(3, (0.0, 1.0)), r"sigma must .*\(0, 1\)"),
         (lambda: Solarize((0.9, 0.1)), r"threshold must .*\(0.9, 0.1\)"),
@@ -231,12 +255,34 @@ def test_images_an_operation_cannot_treat_are_refused():
     ("make", "message"),
     [
         (lambda: RandomResizedCrop(8.5), "^size must be whole, got 8.5$"),
-        (lambda: Posterize((2.5, 3)), "^bits must be whole, got 2.5, 3$"),
-        (lambda: VerticalFlip().sample(-1), "at least 1 image, got -1$"),
+        (lambda: Posterize((2.5, 3)), "^bits must be whole, got 2.5$"),
+        (lambda: VerticalFlip().sample(-1), "^n must be >= 1, got -1$"),
     ],
 )
 def test_what_can_only_be_counted_is_refused_in_halves(
     make, message, without_shape_checks
 ):
     with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Rotation("30"), "degrees must be a number, got '30'"),
+        (lambda: Rotation((0, 30)), "degrees must be a number"),
+        (lambda: Rotation(float("nan")), "degrees must lie .* got nan"),
+        (lambda: Translation(None), "fraction must be a number, got None"),
+        (lambda: GaussianBlur(3.0), "kernel_size must be whole, got 3.0"),
+        (lambda: GaussianBlur(3, 1.0), "sigma must be two numbers, got 1.0"),
+        (lambda: GaussianBlur(3, (1, float("inf"))), "sigma must satisfy"),
+        (lambda: Solarize(0.5), "threshold must be two numbers, got 0.5"),
+        (lambda: Posterize((3, 6, 8)), "bits must be two numbers, got"),
+        (lambda: Posterize((True, 6)), "bits must be whole, got True"),
+    ],
+)
+def test_odd_settings_are_refused_in_a_line(
+    make, message, without_shape_checks
+):
+    with pytest.raises(ValueError, match=f"^{message}"):
         make()

@@ -2,14 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given as each
+from hypothesis import settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from ciper.augment import Augment, ColorJitter
 from ciper.operations import FourFoldRotation, Rotation
-from ciper.params import Params, relative
+from ciper.params import Params, as_number, as_whole, relative, rows_of
 
 AUGMENT = Augment.preset("paper")
 TURNS = Augment([FourFoldRotation(), Rotation(), ColorJitter()])
@@ -149,3 +153,107 @@ def test_relative_refuses_what_does_not_match():
         relative(AUGMENT.sample(2, seeded()), TURNS.sample(2, seeded()))
     with pytest.raises(ValueError, match="as many rows, got 2 and 3"):
         relative(AUGMENT.sample(2, seeded()), AUGMENT.sample(3, seeded()))
+
+
+# Which rows an index means
+
+FORMS = {
+    "list": list,
+    "numpy": np.array,
+    "int32": lambda rows: np.array(rows, dtype=np.int32),
+    "reversed view": lambda rows: np.array(rows[::-1])[::-1],
+    "torch": torch.tensor,
+    "int16": lambda rows: torch.tensor(rows, dtype=torch.int16),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=20, deadline=None, derandomize=True)
+@each(rows=st.lists(st.integers(-7, 6), min_size=1, max_size=5))
+def test_rows_are_those_that_numpy_means(form, rows):
+    expected = np.arange(7)[rows].tolist()
+    assert rows_of(FORMS[form](rows), 7).tolist() == expected
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@each(st.slices(7))
+def test_slices_are_those_of_numpy_also_backwards(rows):
+    assert rows_of(rows, 7).tolist() == np.arange(7)[rows].tolist()
+
+
+@pytest.mark.parametrize("form", [list, np.array, torch.tensor])
+def test_booleans_choose_rows(form):
+    mask = [True, False, True]
+    assert rows_of(form(mask), 3).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("none", [[], np.array([]), torch.tensor([])])
+def test_no_index_at_all_means_no_row(none):
+    assert rows_of(none, 3).tolist() == []
+    assert len(AUGMENT.sample(3, 0)[none]) == 0
+
+
+@pytest.mark.parametrize(
+    "number", [-1, np.int64(-1), np.uint8(6), torch.tensor(6), np.array(6)]
+)
+def test_a_number_is_one_row_whoever_made_it(number):
+    assert rows_of(number, 7) == 6 and type(rows_of(number, 7)) is int
+    params = AUGMENT.sample(7, 0)
+    assert torch.equal(params[number].table, params.table[6:])
+
+
+@pytest.mark.parametrize("index", [7, -8, np.int64(7), [0, 7], [-8, 0]])
+def test_a_row_out_of_range_is_an_index_error_that_ends_a_loop(index):
+    with pytest.raises(IndexError, match="(7|-8) is out of range for 7 rows"):
+        rows_of(index, 7)
+    assert len(list(AUGMENT.sample(7, 0))) == 7
+
+
+@pytest.mark.parametrize(
+    "index",
+    [1.0, None, True, torch.tensor(True), "a", {1}, (1, 2), [0.5], [[1], [2]]]
+    + [
+        slice("a"),
+        [[1], [2, 3]],
+        [True] * 6,
+        torch.zeros(7, dtype=torch.uint8),
+    ],
+)
+def test_what_is_no_index_is_refused_in_a_line(index):
+    with pytest.raises(ValueError, match="^(an index is|no rows are at) "):
+        rows_of(index, 7)
+
+
+@pytest.mark.parametrize(
+    "value", [3, np.int64(3), np.uint8(3), torch.tensor(3)]
+)
+def test_a_whole_number_is_an_int_whoever_made_it(value):
+    assert as_whole("k", value) == 3 and type(as_whole("k", value)) is int
+
+
+@pytest.mark.parametrize(
+    "value",
+    [3.0, True, np.True_, torch.tensor(True), torch.tensor(3.0), "3", None]
+    + [[3], torch.tensor([3, 4]), float("nan")],
+)
+def test_what_cannot_be_counted_is_refused(value):
+    with pytest.raises(ValueError, match="^k must be whole, got "):
+        as_whole("k", value)
+
+
+def test_a_number_is_a_float_whoever_made_it():
+    assert as_number("p", np.float32(0.5)) == 0.5 == as_number("p", 0.5)
+    for value in (True, "0.5", None, (0.5,)):
+        with pytest.raises(ValueError, match="^p must be a number, got "):
+            as_number("p", value)
+
+
+def test_nothing_can_be_joined_or_compared_but_parameters():
+    for parts in ([], [None], [AUGMENT.sample(1, 0), 3]):
+        with pytest.raises(ValueError, match="^expected Params to join, got"):
+            Params.cat(parts)
+
+
+def test_what_is_no_table_is_not_compared(without_shape_checks):
+    with pytest.raises(ValueError, match="two Params, got Params and int"):
+        relative(AUGMENT.sample(1, 0), 3)
