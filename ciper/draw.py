@@ -10,10 +10,14 @@ import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-from jaxtyping import UInt8
+from jaxtyping import Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+
+from .augment import check_images
+from .data import check_choice
+from .params import as_whole
 
 # %% ../nbs/library/12_draw.ipynb #colors
 COLORS = {
@@ -37,12 +41,20 @@ PARTS = {
 }
 
 
+def _check_methods(methods) -> None:
+    """Every method has a color, and there is at least one."""
+    if not methods:
+        raise ValueError("expected at least one method to draw, got none")
+    for method in methods:
+        check_choice("method", method, COLORS)
+
+
 def _bare(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 # %% ../nbs/library/12_draw.ipynb #montage
 def montage(
-    images: UInt8[Tensor, "n 3 h w"],
+    images: Num[Tensor, "n c h w"],
     columns: int,
     titles: Sequence[str] = (),
 ) -> Figure:
@@ -52,7 +64,16 @@ def montage(
         images: at least one image.
         columns: images in a row.
         titles: a title for each of the first images.
+
+    Raises:
+        ValueError: no images or other than bytes or floats in [0, 1], no
+            columns, more titles than images.
     """
+    check_images(images, ranks=(4,), channels=(1, 3))
+    columns = as_whole("columns", columns, 1)
+    if len(titles) > len(images):
+        counts = f"{len(titles)} titles for {len(images)} images"
+        raise ValueError(f"expected a title an image at most, got {counts}")
     rows = math.ceil(len(images) / columns)
     fig, axes = plt.subplots(
         rows,
@@ -65,10 +86,17 @@ def montage(
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, image in zip(axes.flat, images):
-        ax.imshow(image.permute(1, 2, 0).cpu())
+        _show(ax, image)
     for ax, title in zip(axes.flat, titles):
         ax.set_title(title, fontsize=8)
     return fig
+
+
+def _show(ax: Axes, image: Tensor) -> None:
+    colors = image.expand(3, -1, -1).permute(1, 2, 0).cpu()
+    if colors.is_floating_point():
+        colors = colors.float().clamp(0, 1)
+    ax.imshow(colors.numpy())
 
 # %% ../nbs/library/12_draw.ipynb #curves
 def loss_curves(histories: Mapping[str, list[dict[str, float]]]) -> Figure:
@@ -76,9 +104,16 @@ def loss_curves(histories: Mapping[str, list[dict[str, float]]]) -> Figure:
 
     Args:
         histories: for each method the `history` of its run.
+
+    Raises:
+        ValueError: an unknown method, or no part of a loss to draw.
     """
-    seen = {part for history in histories.values() for part in history[0]}
-    parts = [part for part in PARTS if part in seen]
+    _check_methods(histories)
+    every = [epoch for history in histories.values() for epoch in history]
+    parts = [part for part in PARTS if any(part in epoch for epoch in every)]
+    if not parts:
+        known = ", ".join(PARTS)
+        raise ValueError(f"the histories have no part to draw: {known}")
     fig, axes = plt.subplots(
         1,
         len(parts),
@@ -111,7 +146,17 @@ def bars(
         table: method -> metric -> value.
         metrics: metric -> label of its axis, with the unit.
         chance: metric -> what guessing reaches.
+
+    Raises:
+        ValueError: an unknown method, one without a metric, no metrics.
     """
+    _check_methods(table)
+    if not metrics:
+        raise ValueError("expected at least one metric to draw, got none")
+    for method, row in table.items():
+        for metric in metrics:
+            if metric not in row:
+                raise ValueError(f"{method} has no metric {metric!r}")
     columns = min(3, len(metrics))
     rows = math.ceil(len(metrics) / columns)
     fig, axes = plt.subplots(
@@ -144,7 +189,7 @@ def _bar_panel(ax: Axes, values: Mapping[str, float], label: str) -> None:
 
 # %% ../nbs/library/12_draw.ipynb #compass
 def compasses(
-    images: UInt8[Tensor, "n 3 h w"],
+    images: Num[Tensor, "n c h w"],
     truth: Sequence[float],
     read: Mapping[str, Sequence[float]],
 ) -> Figure:
@@ -154,8 +199,17 @@ def compasses(
         images: one compass for each.
         truth: the true azimuth of each image in degrees.
         read: method -> the azimuth read out for each image in degrees.
+
+    Raises:
+        ValueError: no images, an unknown method, other numbers of angles.
     """
+    check_images(images, ranks=(4,), channels=(1, 3))
+    _check_methods(read)
     n = len(images)
+    for name, angles in {"truth": truth, **read}.items():
+        if len(angles) != n:
+            found = f"got {len(angles)} for {n} images"
+            raise ValueError(f"{name} needs an angle an image, {found}")
     fig, axes = plt.subplots(
         1,
         n,
@@ -182,5 +236,5 @@ def _compass(
     mark = dict(color="black", marker="o", ls="none", label="true")
     ax.plot([math.radians(truth)], [1.06], clip_on=False, **mark)
     inset = ax.inset_axes([0.26, 0.26, 0.48, 0.48])
-    inset.imshow(image.permute(1, 2, 0).cpu())
+    _show(inset, image)
     inset.set_axis_off()

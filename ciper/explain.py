@@ -27,7 +27,10 @@ from torch.nn.modules.dropout import _DropoutNd
 from torchvision.ops import FrozenBatchNorm2d
 
 from . import pip_install
-from .data import check_choice
+from .augment import as_seed, check_images
+from .data import check_choice, check_labels
+from .params import as_whole
+from .views import to_float
 
 # %% ../nbs/library/10_explain.ipynb #implicit
 _BATCH_NORM = (_BatchNorm, FrozenBatchNorm2d)
@@ -182,21 +185,13 @@ def _check_complete(parts: FullGradient, network: nn.Module) -> None:
     )
 
 # %% ../nbs/library/10_explain.ipynb #door
-def _check_images(encoder, classifier, images, classes) -> None:
+def _check_door(encoder, classifier, images, classes) -> Tensor:
+    """The classes as int64, if everything fits."""
     if not any(isinstance(m, _ConvNd) for m in encoder.modules()):
         raise ValueError("the encoder has no convolution to draw maps of")
-    if images.ndim != 4 or not len(images):
-        wanted = f"(n, c, h, w) with n > 0, got {tuple(images.shape)}"
-        raise ValueError(f"images must be {wanted}")
-    if classes.shape != images.shape[:1]:
-        shapes = f"({len(images)},), got {tuple(classes.shape)}"
-        raise ValueError(f"classes must be one index an image, {shapes}")
-    if not images.isfinite().all():
-        raise ValueError("images must be finite, got NaN or infinity")
-    last = classifier.out_features - 1
-    bad = classes[(classes < 0) | (classes > last)]
-    if len(bad):
-        raise ValueError(f"classes must be 0..{last}, got {bad[0].item()}")
+    check_images(images, ranks=(4,))
+    known = classifier.out_features
+    return check_labels(classes, known, len(images), "classes")
 
 # %% ../nbs/library/10_explain.ipynb #full-gradient
 def full_gradient(
@@ -215,21 +210,22 @@ def full_gradient(
     Args:
         encoder: from images to representations (n, d).
         classifier: linear read-out of the representations.
-        images: uint8, or numbers as the encoder takes them.
+        images: uint8, or floats in [0, 1]; an encoder that takes normalized
+            images is wrapped as `embed` says.
         classes: the class whose logit is explained, one an image.
 
     Raises:
-        ValueError: shapes that do not fit, a class out of range, values not
-            finite, no convolution, or parts that miss the logit.
+        ValueError: shapes that do not fit, a class out of range, images not
+            in [0, 1], no convolution, or parts that miss the logit.
 
     Source: Srinivas and Fleuret (2019), full-gradients.
     """
-    _check_images(encoder, classifier, images, classes)
+    classes = _check_door(encoder, classifier, images, classes)
     network = nn.ModuleDict({"encoder": encoder, "classifier": classifier})
-    white = 255 if images.dtype == torch.uint8 else 1
     with _exactly(network, classifier.weight.device):
-        x = images.detach().to(classifier.weight) / white
-        x.requires_grad_()
+        x = images.detach().to(classifier.weight.device)
+        x = to_float(x) if x.dtype == torch.uint8 else x
+        x = x.to(classifier.weight, copy=True).requires_grad_()
         with _recording(network) as record:
             h = encoder(x)
             _check_width(h, classifier)
@@ -277,7 +273,7 @@ def saliency(
     Args:
         encoder: as for `full_gradient`.
         classifier: linear read-out of the representations.
-        images: uint8, or numbers as the encoder takes them.
+        images: as for `full_gradient`.
         classes: the class whose logit is explained, one an image.
         batch_size: images at a time; the maps do not depend on it.
 
@@ -286,7 +282,8 @@ def saliency(
 
     Source: Srinivas and Fleuret (2019), FullGrad saliency.
     """
-    _check_images(encoder, classifier, images, classes)
+    classes = _check_door(encoder, classifier, images, classes)
+    batch_size = as_whole("batch_size", batch_size, 1)
     batches = images.split(batch_size), classes.split(batch_size)
     maps = [
         _draw(full_gradient(encoder, classifier, x, y))
@@ -361,8 +358,10 @@ def map_2d(
 
     Raises:
         ValueError: an unknown method, one that is not installed, too few
-            rows or columns, NaN.
+            rows or columns, NaN, rows that are all the same, a seed that is
+            no whole number.
     """
+    seed = as_seed(seed)
     installed = find_spec("pacmap") is not None
     method = method or ("pacmap" if installed else "pca")
     check_choice("method", method, ("pacmap", "pca"))
@@ -381,6 +380,8 @@ def _check_rows(h: Tensor, rows: int) -> None:
         raise ValueError(f"h must be {wanted}, got {tuple(h.shape)}")
     if not h.isfinite().all():
         raise ValueError("h must be finite, got NaN or infinity in it")
+    if (h == h[0]).all():
+        raise ValueError(f"h must differ, got {len(h)} times the same row")
 
 
 def _pacmap(x, seed: int):
@@ -402,8 +403,12 @@ def _difference(a: Tensor, b: Tensor, kind: str) -> Tensor:
 
 def _compare(x: Tensor, values: Tensor, kind: str, k: int) -> tuple:
     """Summed differences: from neighbors, and expected by chance."""
-    search = NearestNeighbors(n_neighbors=k).fit(x.numpy())
+    like = {"device": "cpu", "dtype": torch.int64}
+    fixed = torch.Generator("cpu").manual_seed(0)
+    order = torch.randperm(len(x), generator=fixed, **like)
+    search = NearestNeighbors(n_neighbors=k).fit(x[order].numpy())
     near = torch.from_numpy(search.kneighbors(return_distance=False))
+    near = order[near[order.argsort()]]
     found = _difference(values[:, None], values[near], kind).mean(1).sum()
     blocks = values[:, None].split(512)
     everyone = sum(_difference(b, values, kind).sum() for b in blocks)
@@ -430,31 +435,39 @@ def neighbor_share(
 
     Args:
         points: a map, or representations (n, d); Euclidean distances.
-        values: the factor: classes, or angles in degrees.
+        values: the factor: classes (whole numbers), or angles in degrees.
         kind: "categorical" or "circular".
-        k: neighbors of each point.
+        k: neighbors of each point; among copies of one point they are drawn
+            at random, always the same.
         within: group of each point, such as its object; neighbors and
             chance are then taken from the same group only.
 
     Raises:
         ValueError: an unknown kind, unequal rows, a group of k or fewer,
-            NaN.
+            NaN, classes or groups that are no whole numbers.
     """
-    group = torch.zeros(len(values)) if within is None else within
-    _check_neighbors(points, values, kind, k, group)
+    check_choice("kind", kind, ("categorical", "circular"))
+    k = as_whole("k", k)
+    if kind == "categorical":
+        values = check_labels(values, name="values")
+    group = torch.zeros(len(values), dtype=torch.int64, device="cpu")
+    group = group if within is None else check_labels(within, name="within")
+    _check_neighbors(points, values, k, group)
     points, values = points.detach().cpu(), values.cpu()
     groups = [(group.cpu() == g).nonzero()[:, 0] for g in group.unique().cpu()]
     sums = [_compare(points[i], values[i], kind, k) for i in groups]
-    means = torch.tensor(sums, dtype=torch.double).sum(0) / len(points)
+    like = {"dtype": torch.double, "device": "cpu"}
+    means = torch.tensor(sums, **like).sum(0) / len(points)
     means = 1 - means if kind == "categorical" else means
     return NeighborShare(*means.tolist())
 
 # %% ../nbs/library/10_explain.ipynb #neighbor-door
-def _check_neighbors(points, values, kind, k, group) -> None:
-    check_choice("kind", kind, ("categorical", "circular"))
+def _check_neighbors(points, values, k, group) -> None:
     if points.ndim != 2 or not len(points) == len(values) == len(group) > 0:
         counts = f"{tuple(points.shape)}, {len(values)} and {len(group)}"
         raise ValueError(f"points (n, d) need n values, got {counts}")
+    if values.dtype == torch.bool or values.is_complex():
+        raise ValueError(f"values must be degrees, got {values.dtype}")
     if not (points.isfinite().all() and values.isfinite().all()):
         raise ValueError("points and values must be finite, got NaN or inf")
     smallest = group.unique(return_counts=True)[1].min().item()

@@ -13,10 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, reduce
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Num, UInt8
 from torch import Tensor
+
+from .params import as_integers, as_whole
 
 Point = Tensor | tuple[Tensor, ...]  # the coordinates x, y, z, each (m,)
 
@@ -83,12 +86,13 @@ def cone(
     """Signed distance to a cone along z with its tip cut off."""
     r, z = length(p[0], p[1]), p[2]
     slant, tall = top - bottom, 2 * half
-    cap = (r - torch.where(z < 0, bottom, top)).clamp_(min=0), z.abs() - half
+    end = torch.full_like(z, top).masked_fill(z < 0, bottom)
+    cap = (r - end).clamp_(min=0), z.abs() - half
     along = (top - r) * slant + (half - z) * tall
     along = (along / (slant**2 + tall**2)).clamp_(0, 1)
     side = r - top + slant * along, z - half + tall * along
-    sign = torch.where((side[0] < 0) & (cap[1] < 0), -1.0, 1.0)
-    return sign * torch.minimum(length(*cap), length(*side))
+    distance = torch.minimum(length(*cap), length(*side))
+    return torch.where((side[0] < 0) & (cap[1] < 0), -distance, distance)
 
 # %% ../nbs/library/02_render.ipynb #render-union
 def union(*distances: Tensor) -> Float[Tensor, "*m"]:
@@ -118,7 +122,7 @@ def _turn(u, v, degrees):
 def _rgb(color, device):
     """ "#rrggbb" as a (3, 1) tensor in [0, 1]."""
     channels = [[int(color[i : i + 2], 16) / 255] for i in (1, 3, 5)]
-    return torch.tensor(channels, device=device)
+    return torch.tensor(channels, dtype=torch.float32, device=device)
 
 
 def _paint(ground, *marks):
@@ -151,7 +155,8 @@ def _comb(p):
     x, y, z = p
     x, z = _turn(x, z, 20)
     plate = box((x, y, z), (0.08, 0.92, 0.33), 0.05)
-    period = torch.where(y < 0, 0.12, 0.21)  # fine and coarse teeth
+    period = torch.full_like(y, 0.21)  # coarse teeth, and fine ones
+    period = period.masked_fill(y < 0, 0.12)
     gap = (y - period * (y / period).round()).abs() - 0.035
     gap = union(gap, 0.08 - z, 0.8 - y.abs())
 
@@ -430,7 +435,7 @@ def _directions(axes, u, v):
 def _enter(origin, direction, half, margin):
     """Depths at which rays enter and leave a box grown by a margin."""
     d = torch.where(direction.abs() < 1e-7, 1e-7, direction)
-    half = torch.tensor(half, device=d.device)[:, None] + margin
+    half = torch.tensor(half, dtype=d.dtype, device=d.device)[:, None] + margin
     a, b = (-half - origin) / d, (half - origin) / d
     near = torch.minimum(a, b).amax(0).clamp_(min=0)
     return near, torch.maximum(a, b).amin(0)
@@ -457,7 +462,8 @@ def _surface(sdf, position, axes, half, size):
     for level in range(levels + 1):
         spread = _SLOPE * math.sqrt(2) / side if level < levels else 0.0
         origin = position[:, row]
-        u, v = (2 * j + 1) / side - 1, 1 - (2 * i + 1) / side
+        u = (2 * j + 1).to(origin.dtype) / side - 1
+        v = 1 - (2 * i + 1).to(origin.dtype) / side
         direction = _directions(axes[:, :, row], u, v)
         margin = spread * (length(*origin) + 1)
         near, far = _enter(origin, direction, half, margin)
@@ -500,7 +506,8 @@ class _Room:
 
     def light(self, device):
         """Unit vector towards the sun, (3, 1)."""
-        azimuth, elevation = torch.tensor(self.sun).deg2rad()
+        like = {"dtype": torch.float32, "device": "cpu"}
+        azimuth, elevation = torch.tensor(self.sun, **like).deg2rad()
         flat = elevation.cos()
         light = [flat * azimuth.cos(), flat * azimuth.sin(), elevation.sin()]
         return torch.stack(light)[:, None].to(device)
@@ -580,9 +587,10 @@ _REACH = 2.5  # half the edge of the shadow map
 def _shadow(name, room, device, side=96):
     """Brightness of the floor around an object, (1, 1, side, side)."""
     sdf, light = _distance(name), room.light(device)
-    c = ((torch.arange(side, device=device) + 0.5) * 2 / side - 1) * _REACH
-    floor = torch.full((side * side,), 0.01 - _SHAPES[name][1][2])
-    p = torch.stack([c.repeat(side), c.repeat_interleave(side), floor.to(c)])
+    like = {"dtype": torch.float32, "device": device}
+    c = ((torch.arange(side, **like) + 0.5) * 2 / side - 1) * _REACH
+    floor = torch.full((side * side,), 0.01 - _SHAPES[name][1][2], **like)
+    p = torch.stack([c.repeat(side), c.repeat_interleave(side), floor])
     t, lit = torch.full_like(p[0], 0.02), torch.ones_like(p[0])
     for _ in range(40):
         gap = sdf(p + t * light)
@@ -613,7 +621,8 @@ def _wall(o, d, room):
 def _background(name, position, axes, room, size):
     """Floor and wall behind an object, (3, n, size, size)."""
     device = position.device
-    c = (torch.arange(size, device=device) * 2 + 1) / size - 1
+    like = {"dtype": position.dtype, "device": device}
+    c = (torch.arange(size, **like) * 2 + 1) / size - 1
     d = _directions(axes[..., None, None], c, -c[:, None])
     o = position[..., None, None]
     down = d[2].clamp(max=-1e-3)
@@ -671,7 +680,8 @@ def _block(name, room, azimuth, elevation, distance, size):
     cells = _surface(_distance(name), position, axes, half, size)
     (row, i, j), p, direction = cells
     color = _shade(name, p, direction, room).clamp(0, 1)
-    canvas = torch.zeros(4, n * side * side, device=p.device)
+    like = {"dtype": p.dtype, "device": p.device}
+    canvas = torch.zeros(4, n * side * side, **like)
     color = torch.cat([color, torch.ones_like(color[:1])])
     canvas[:, (row * side + i) * side + j] = color
     canvas = F.avg_pool2d(canvas.view(4, n, side, side), 2)
@@ -701,9 +711,7 @@ def _each(work, jobs, device):
         torch.set_num_threads(threads)
 
 # %% ../nbs/library/02_render.ipynb #render-check
-def _check(size, object, room, **view):
-    if size < 8:
-        raise ValueError(f"size must be >= 8, got {size}")
+def _check(object, room, **view):
     shapes = {k: tuple(v.shape) for k, v in view.items()}
     if object.ndim != 1 or {tuple(room.shape), *shapes.values()} != {
         tuple(object.shape)
@@ -713,12 +721,26 @@ def _check(size, object, room, **view):
     named = (("object", object, OBJECTS), ("room", room, ROOMS))
     for name, value, names in named:
         bad = value[(value < 0) | (value >= len(names))]
-        if len(bad) or value.is_floating_point():
-            got = bad[0].item() if len(bad) else value.dtype
+        if len(bad):
             raise ValueError(
-                f"{name} must be an index in 0..{len(names) - 1}, got {got}"
+                f"{name} must be an index in 0..{len(names) - 1}, "
+                f"got {bad[0].item()}"
             )
     _check_view(**view)
+
+
+def _reals(name: str, given) -> Tensor:
+    """Numbers of a tensor, an array or a list as float32."""
+    if not isinstance(given, Tensor):
+        try:
+            given = torch.from_numpy(np.array(given))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{name} must be numbers, got {given!r}"
+            ) from None
+    if given.dtype == torch.bool or given.is_complex():
+        raise ValueError(f"{name} must be numbers, got {given.dtype}")
+    return given.to(torch.float32)
 
 # %% ../nbs/library/02_render.ipynb #render-check-view
 _LIMITS = {  # beyond them the camera is below the floor or in the object
@@ -748,6 +770,8 @@ def render(
 ):  # fmt: skip
     """Render n views on the device of `object`; lights stay in their room.
 
+    Tensors may also be arrays of numpy or lists.
+
     Args:
         object: Index into `OBJECTS`, (n,).
         azimuth: Degrees around the object, (n,); it looks along 0.
@@ -762,13 +786,15 @@ def render(
 
     Raises:
         ValueError: Unknown object or room, view out of range or not finite,
-            lengths that differ, or a size below 8.
+            lengths that differ, or a size below 8 or not whole.
     """
-    if not isinstance(room, Tensor):
-        room = torch.full_like(object, room or 0)
+    size, object = as_whole("size", size, 8), as_integers("object", object)
+    room = as_integers("room", 0 if room is None else room)
+    room = room.expand_as(object) if room.ndim == 0 else room
     view = {"azimuth": azimuth, "elevation": elevation, "distance": distance}
-    _check(size, object, room, **view)
-    view = [v.to(object.device, torch.float32) for v in view.values()]
+    view = {name: _reals(name, value) for name, value in view.items()}
+    _check(object, room, **view)
+    view = [v.to(object.device) for v in view.values()]
     n, device = len(object), object.device
     image = torch.empty(n, 3, size, size, dtype=torch.uint8, device=device)
     mask = torch.empty(n, size, size, dtype=torch.bool, device=device)
@@ -791,10 +817,11 @@ def turntable_grid() -> dict[str, Num[Tensor, " n"]]:
         and the grid indices `azimuth_step` (0..35), `elevation_step` (0..6)
         and `distance_step` (0..3), each (12096,).
     """
-    steps = [torch.arange(n) for n in (len(OBJECTS), 4, 7, 36)]
+    like = {"dtype": torch.int64, "device": "cpu"}
+    steps = [torch.arange(n, **like) for n in (len(OBJECTS), 4, 7, 36)]
     k, d, e, a = torch.cartesian_prod(*steps).T
     return {
-        "object": k, "azimuth": 10.0 * a, "elevation": 10.0 * e + 10.0,
-        "distance": (3 + d) / 10, "azimuth_step": a, "elevation_step": e,
+        "object": k, "azimuth": 10 * a.float(), "elevation": 10 * e.float() + 10,
+        "distance": (3 + d).float() / 10, "azimuth_step": a, "elevation_step": e,
         "distance_step": d,
     }  # fmt: skip

@@ -13,8 +13,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from .augment import Augment
+from .augment import Augment, as_generator, check_images
 from .data import Factor, ImageData
+from .params import rows_of
 
 # %% ../nbs/library/03_views.ipynb #batch
 class Batch(NamedTuple):
@@ -57,9 +58,17 @@ class ViewSource(Protocol):
         ...
 
 
-def to_float(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Bytes to numbers in [0, 1]."""
-    return images.float() / 255
+def to_float(
+    images: UInt8[Tensor, "*shape"] | Float[Tensor, "*shape"],
+) -> Float[Tensor, "*shape"]:
+    """Bytes, or floats in [0, 1], as float32 in [0, 1].
+
+    Raises:
+        ValueError: other images, see `check_images`.
+    """
+    check_images(images)
+    numbers = images.float()
+    return numbers / 255 if images.dtype == torch.uint8 else numbers
 
 # %% ../nbs/library/03_views.ipynb #augmented-views
 class AugmentedViews:
@@ -68,6 +77,9 @@ class AugmentedViews:
     Args:
         augment: the augmentation; its parameters are the targets.
         small: the augmentation of the batch's small views, if any are wanted.
+
+    Called with data, an index as `rows_of` takes it, and a generator as
+    `as_generator` does; both views are drawn from one generator.
     """
 
     def __init__(self, augment: Augment, small: Augment | None = None):
@@ -78,10 +90,11 @@ class AugmentedViews:
     def __call__(
         self,
         data: ImageData,
-        index: Int[Tensor, " n"],
-        generator: torch.Generator,
+        index,
+        generator: torch.Generator | int | None = None,
     ) -> Batch:
         """The batch of the images at `index`."""
+        generator = as_generator(generator)
         images = data.pixels(index)
         x1, params1 = self.augment(images, generator=generator)
         x2, params2 = self.augment(images, generator=generator)
@@ -111,9 +124,8 @@ class _Companions:
         self, index: Int[Tensor, " n"], generator: torch.Generator
     ) -> Int[Tensor, " n"]:
         """For each image another one of its group, drawn uniformly."""
-        u = torch.rand(
-            len(index), generator=generator, device=generator.device
-        )
+        like = {"device": generator.device, "dtype": torch.float32}
+        u = torch.rand(len(index), generator=generator, **like)
         others = self.count[index] - 1
         jump = 1 + (u.to(index.device) * others).long().clamp(max=others - 1)
         start = self.start[index]
@@ -128,7 +140,10 @@ class PartnerViews:
         data: images with an `object` factor and partner factors.
 
     Raises:
-        ValueError: the data name no partners, or an object has one image.
+        ValueError: the data name no partners or no objects, or an object has
+            one image; on use, data of another number of images.
+
+    Called as `AugmentedViews` is.
     """
 
     def __init__(self, data: ImageData):
@@ -136,20 +151,31 @@ class PartnerViews:
             raise ValueError(
                 f"{data.name} has no partner views; use views='image'"
             )
+        objects = data.factors.get("object")
+        if objects is None or objects.kind != "categorical":
+            raise ValueError(
+                f"{data.name} needs a categorical factor 'object' for partners"
+            )
         self.factors = {name: data.factors[name] for name in data.partners}
         self.names = sum((_columns(*f) for f in self.factors.items()), ())
         self.classes = sum(map(_classes, self.factors.values()), ())
-        self.companions = _Companions(data.factors["object"].values)
+        self.companions = _Companions(objects.values)
         if self.companions.count.min() < 2:
             raise ValueError(f"{data.name}: an object has only one image")
 
     def __call__(
         self,
         data: ImageData,
-        index: Int[Tensor, " n"],
-        generator: torch.Generator,
+        index,
+        generator: torch.Generator | int | None = None,
     ) -> Batch:
         """The batch of the images at `index`."""
+        if len(data) != len(self.companions.order):
+            known = f"partners are known for {len(self.companions.order)}"
+            raise ValueError(f"{known} images, got {len(data)}")
+        generator, rows = as_generator(generator), rows_of(index, len(data))
+        index = torch.as_tensor(rows, device=self.companions.order.device)
+        index = index.view(-1)
         partners = [self.companions.draw(index, generator) for _ in range(2)]
         views = tuple(to_float(data.pixels(j)) for j in partners)
         targets = tuple(self._change(index, j) for j in partners)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 from torchvision.models import resnet18
 from torchvision.ops import FrozenBatchNorm2d
+from torchvision.transforms import v2
 
 import ciper.explain as explain
 from ciper.explain import (
@@ -315,8 +316,9 @@ def test_the_map_is_the_sum_of_layers_rescaled_as_a_whole():
 def test_normalization_inside_the_encoder_draws_as_normalized_images():
     encoder, classifier, images, classes = case(small(coordinates=False), 64)
     trunk = nn.Sequential(encoder.trunk, encoder.pool, nn.Flatten())
-    normalized = (images - encoder.mean) / encoder.std
-    expected = saliency(trunk, classifier, normalized, classes)
+    first = v2.Normalize(encoder.mean.flatten(), encoder.std.flatten())
+    wrapped = nn.Sequential(first, trunk)  # what the docstrings advise
+    expected = saliency(wrapped, classifier, images, classes)
     maps = saliency(encoder, classifier, images, classes)
     assert_close(maps, expected, atol=1e-4, rtol=1e-4)
 
@@ -350,14 +352,19 @@ def test_a_silent_network_has_an_empty_map():
     ("change", "message"),
     [
         ({"images": torch.rand(3, 24, 24)}, r"\(n, c, h, w\).*\(3, 24, 24\)"),
-        ({"images": torch.rand(0, 3, 24, 24)}, "with n > 0"),
+        ({"images": torch.rand(0, 3, 24, 24)}, "at least one image"),
         (
             {"classes": torch.tensor([0, 1])},
-            r"one index an image, \(3,\), got",
+            r"classes must have shape \(3,\), got",
         ),
-        ({"classes": torch.tensor([0, 1, 5])}, r"must be 0..4, got 5"),
-        ({"classes": torch.tensor([0, -1, 1])}, r"must be 0..4, got -1"),
-        ({"images": torch.full((3, 3, 24, 24), torch.nan)}, "got NaN"),
+        ({"classes": torch.tensor([0, 1, 5])}, r"must be 0..4, got 0..5"),
+        ({"classes": torch.tensor([0, -1, 1])}, r"must be 0..4, got -1..1"),
+        ({"images": torch.full((3, 3, 24, 24), torch.nan)}, "from nan to nan"),
+        ({"images": 255 * torch.ones(3, 3, 24, 24)}, "divide by 255"),
+        ({"images": torch.ones(3, 3, 24, 24).long()}, "got torch.int64"),
+        ({"images": torch.ones(3, 3, 24, 24) - 3}, "leave normalization to"),
+        ({"classes": torch.zeros(3)}, "be whole numbers, got torch.float32"),
+        ({"classes": torch.zeros(3).bool()}, "whole numbers, got torch.bool"),
         ({"encoder": nn.Sequential(nn.Flatten())}, "no convolution"),
         ({"classifier": nn.Linear(8, 5)}, r"\(n, 8\), the encoder gives"),
     ],
@@ -470,6 +477,7 @@ def test_principal_components_are_those_of_the_covariance():
         (torch.rand(50), "pca", r"got \(50,\)"),
         (torch.full((50, 3), torch.nan), "pca", "h must be finite"),
         (torch.rand(50, 3), "tsne", "unknown method 'tsne'"),
+        (torch.ones(50, 3), "pca", "h must differ, got 50 times the same row"),
     ],
 )
 def test_what_cannot_be_mapped_is_refused(
@@ -520,6 +528,41 @@ def test_within_a_group_only_its_members_are_neighbors():
     assert inside == pytest.approx((10, 40 / 3))
 
 
+def test_among_copies_the_order_of_the_data_decides_nothing():
+    """25 of one class and 5 of another in each of 40 places."""
+    place = torch.arange(40).repeat_interleave(30)
+    group = (torch.arange(30) >= 25).long().repeat(40)
+    points = 10.0 * torch.stack([place, place], 1)
+    expected = (25 * 24 + 5 * 4) / (30 * 29)
+    found = neighbor_share(points, group, "categorical").neighbors
+    assert found == pytest.approx(expected, abs=0.02)  # 0.83 as they come
+
+
+def test_a_seed_of_a_map_is_a_whole_number(without_shape_checks):
+    h, _ = blobs()
+    same = map_2d(h, "pca", np.int64(3)).points
+    assert torch.equal(same, map_2d(h, "pca", 3).points)
+    for seed in (0.5, "0", None, True, -1):
+        with pytest.raises(ValueError, match="^seed must be "):
+            map_2d(h, "pca", seed)
+
+
+def test_defaults_of_a_program_change_no_explanation(strange_defaults):
+    encoder, classifier, images, classes = case(small(), 64)
+    points, turn = torch.rand(60, 2), 6.0 * torch.arange(60)
+    given = encoder, classifier, (255 * images).byte(), classes
+
+    def all_of_it():
+        share = neighbor_share(points, turn, "circular", 3)
+        return saliency(*given), map_2d(points, "pca").points, share
+
+    maps, places, share = all_of_it()
+    with strange_defaults():
+        same = all_of_it()
+    assert torch.equal(maps, same[0]) and maps.dtype == torch.float32
+    assert torch.equal(places, same[1]) and share == same[2]
+
+
 def test_copies_of_a_point_do_not_hide_its_neighbors():
     points = torch.zeros(4, 2)
     group = torch.tensor([0, 0, 0, 0])
@@ -547,7 +590,18 @@ def test_circular_differences_ignore_where_zero_is(offset):
         ({"within": torch.zeros(29).long()}, r"\(30, 8\), 30 and 29"),
         ({"points": torch.rand(30)}, r"points \(n, d\) need n values"),
         ({"points": torch.full((30, 2), torch.nan)}, "must be finite"),
-        ({"values": torch.full((30,), torch.nan)}, "must be finite"),
+        (
+            {"values": torch.full((30,), torch.nan), "kind": "circular"},
+            "must be finite",
+        ),
+        ({"values": torch.rand(30)}, "values must be whole numbers"),
+        ({"values": -torch.arange(30)}, r"values must be >= 0, got -29\.\.0"),
+        ({"within": torch.rand(30)}, "within must be whole numbers"),
+        (
+            {"values": torch.ones(30).bool(), "kind": "circular"},
+            "values must be degrees, got torch.bool",
+        ),
+        ({"k": 2.5}, "k must be whole, got 2.5"),
     ],
 )
 def test_what_has_no_neighbors_is_refused(

@@ -377,7 +377,11 @@ def test_working_twice_trains_once(job, tmp_path, monkeypatch):
     folders = tmp_path / "results", tmp_path / "runs"
     work(job, *folders)
     found = load_result(result_path(job, folders[0]))
-    assert found.metrics.keys() == {"linear_accuracy", "knn_accuracy"}
+    assert found.metrics.keys() == {
+        "linear_accuracy",
+        "knn_accuracy",
+        "knn_k",
+    }
     assert found.knn_curve == []  # no ten epochs
     assert is_done(job, folders[0])
     monkeypatch.setattr(plans, "fit", no_training)

@@ -1,6 +1,7 @@
 """The probes against closed forms, other implementations and hostile input."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,13 @@ from invented import Reader, turning
 from sklearn.metrics import r2_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
+from torchvision.transforms import v2
 
+from ciper import Factor, ImageData
 from ciper import probe as module
 from ciper.probe import (
     accuracy,
+    default_k,
     embed,
     evaluate,
     evaluate_view,
@@ -76,7 +80,7 @@ def test_embed_puts_back_the_mode_of_every_module(encoder, images):
 
 def test_embed_puts_back_the_mode_after_a_failure(encoder, images):
     with pytest.raises(RuntimeError):
-        embed(encoder, images[:, :2])
+        embed(encoder, images[:, :2])  # channels are the encoder's business
     assert all(m.training for m in encoder.modules())
 
 
@@ -90,6 +94,77 @@ def test_embed_records_no_gradient_but_h_can_be_trained_on(encoder, images):
 def test_float_images_embed_as_their_uint8_originals(encoder, images):
     h = embed(encoder, images / 255)
     torch.testing.assert_close(h, embed(encoder, images))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.float(), "divide by 255"),
+        (lambda x: x.long(), "use images.to.torch.uint8. for 0..255"),
+        (
+            lambda x: x / 128 - 1,
+            "leave normalization to the encoder, as in nn",
+        ),
+        (lambda x: x[0], r"must be \(n, c, h, w\), got shape \(3, 6, 6\)"),
+        (lambda x: x[:0], "at least one image"),
+        (lambda x: x.numpy(), "must be a torch tensor, got ndarray"),
+    ],
+)
+def test_images_out_of_the_domain_are_refused(
+    encoder, images, change, message, without_shape_checks
+):
+    with pytest.raises(ValueError, match=message):
+        embed(encoder, change(images))
+
+
+def test_an_encoder_for_normalized_images_is_wrapped(encoder, images):
+    mean, std = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+    h = embed(nn.Sequential(v2.Normalize(mean, std), encoder), images)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
+    expected = encoder.eval()((images / 255 - mean) / std).detach()
+    torch.testing.assert_close(h, expected)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_images_come_in_the_type_of_the_weights(encoder, images, kind):
+    expected = embed(encoder, images)
+    h = embed(encoder.to(kind), images)
+    assert h.dtype == torch.float32
+    torch.testing.assert_close(h, expected, atol=0.05, rtol=0.05)
+    h = embed(encoder.float(), (images / 255).to(kind))
+    torch.testing.assert_close(h, expected, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("result", [lambda x: x, lambda x: [x]])
+def test_what_is_no_representation_is_refused(images, result):
+    encoder = nn.Identity()
+    encoder.forward = result
+    with pytest.raises(ValueError, match="must give h of shape .n, d., got "):
+        embed(encoder, images)
+
+
+def test_defaults_of_a_program_change_no_number(
+    encoder, images, clusters, strange_defaults
+):
+    h, y, h_test, y_test = clusters
+    view = GRID[torch.arange(300) * 3]
+    room = Factor(torch.arange(300) % 3, "categorical", ("x", "y", "z"))
+    pixels = torch.zeros(300, 3, 8, 8, dtype=torch.uint8)
+    data = ImageData("d", pixels, y, tuple("abcde"), {"session": room})
+
+    def numbers():
+        linear = fit_linear(h, y, 5, epochs=2)
+        scores = accuracy(linear, h_test, y_test), session_accuracy(h, data)
+        votes = knn_accuracy(h, y, h_test, y_test)
+        views = evaluate_view(h, view, h, view)
+        return embed(encoder, images), scores, votes, views
+
+    plain = numbers()
+    with strange_defaults():
+        strange = numbers()
+    assert torch.equal(plain[0], strange[0])
+    assert plain[0].dtype == strange[0].dtype == torch.float32
+    assert plain[1:] == strange[1:]
 
 
 def test_an_encoder_without_parameters_embeds(images):
@@ -203,7 +278,70 @@ def test_a_label_outside_the_classes_is_refused(labels):
         fit_linear(torch.zeros(3, 2), torch.tensor(labels), 5)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [torch.zeros(3), torch.zeros(3).bool(), ["a", "b", "c"], [0.0, 1.0, 2.0]]
+    + [[0, 1], [[0], [1], [2]], [0, 1, -1], None],
+)
+def test_every_probe_refuses_what_is_no_label(labels, without_shape_checks):
+    h, y = torch.eye(3), torch.arange(3)
+    for probe in (
+        lambda: fit_linear(h, labels, 3),
+        lambda: accuracy(nn.Identity(), h, labels),
+        lambda: knn_accuracy(h, labels, h, y),
+        lambda: knn_accuracy(h, y, h, labels),
+    ):
+        with pytest.raises(ValueError, match="^(labels must|h needs) "):
+            probe()
+
+
+@pytest.mark.parametrize("form", [list, np.array, torch.IntTensor])
+def test_labels_of_any_form_are_the_same_labels(form, without_shape_checks):
+    h, y = torch.eye(3), form([2, 0, 1])
+    classifier = fit_linear(h, y, 3, epochs=20)
+    assert accuracy(classifier, h, y) == 1 == knn_accuracy(h, y, h, y)
+
+
+@pytest.mark.parametrize("seed", [0.5, "0", None, True, -1, 2**32])
+def test_a_seed_of_a_probe_is_a_whole_number(seed, without_shape_checks):
+    h, y = torch.eye(3), torch.arange(3)
+    with pytest.raises(ValueError, match="^seed must be "):
+        fit_linear(h, y, 3, seed=seed)
+    a, b = (fit_linear(h, y, 3, 2, seed=s).weight for s in (3, np.int64(3)))
+    assert torch.equal(a, b)
+
+
+def test_a_descent_that_diverges_is_refused():
+    h = 1e25 * torch.eye(3)
+    with pytest.raises(ValueError, match=r"diverged: h up to 1e\+25, lr 1"):
+        fit_linear(h, torch.arange(3), 3)
+
+
 # neighbors
+
+
+def test_few_images_are_not_outvoted_by_the_largest_class(g):
+    """20, 10 and 8 images in clusters that all lie close to one direction."""
+    y = torch.arange(3).repeat_interleave(torch.tensor([20, 10, 8]))
+    h = 10 + torch.eye(3)[y] + 0.05 * torch.randn(38, 3, generator=g)
+    assert knn_accuracy(h, y, h, y, k=38) == 20 / 38  # all of them vote
+    assert default_k(y) == 8
+    assert knn_accuracy(h, y, h, y) == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "k"),
+    [((250, 250), 200), ((199, 300), 199), ((1, 9), 1), ((0, 5), 5)],
+)
+def test_as_many_vote_as_the_smallest_class_has_images(sizes, k):
+    y = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    assert default_k(y) == k
+
+
+def test_a_class_of_200_images_is_voted_on_as_ever(g):
+    y = torch.arange(3).repeat_interleave(230)
+    h = torch.randn(690, 8, generator=g) + torch.eye(8)[y]
+    assert knn_accuracy(h, y, h, y) == knn_accuracy(h, y, h, y, k=200)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
@@ -227,8 +365,8 @@ def test_weights_decide_and_not_the_count():
     h = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     y = torch.tensor([0, 1, 1])
     near, one = torch.tensor([[1.0, 0.2]]), torch.tensor([0])
-    assert knn_accuracy(h, y, near, one, temperature=0.1) == 1
-    assert knn_accuracy(h, y, near, one, temperature=100.0) == 0
+    assert knn_accuracy(h, y, near, one, 3, temperature=0.1) == 1
+    assert knn_accuracy(h, y, near, one, 3, temperature=100.0) == 0
 
 
 def test_more_neighbors_than_there_are_means_all(clusters):
@@ -273,7 +411,7 @@ def test_a_setting_that_is_not_positive_is_refused(clusters, setting):
 
 def test_ridge_solves_the_normal_equations(g, monkeypatch):
     monkeypatch.setattr(
-        "ciper.probe.torch.logspace", lambda *a: torch.tensor([7.0])
+        "ciper.probe.torch.logspace", lambda *a, **k: torch.tensor([7.0])
     )
     h = 3 * torch.randn(50, 4, generator=g) + 5
     r = torch.randn(50, 2, generator=g)
@@ -483,6 +621,7 @@ def test_evaluate_reads_the_session_off_the_test_images_alone():
     assert metrics.keys() == {
         "linear_accuracy",
         "knn_accuracy",
+        "knn_k",
         "session_accuracy",
     }
     assert metrics["linear_accuracy"] == metrics["knn_accuracy"] == 1.0
@@ -492,4 +631,104 @@ def test_evaluate_reads_the_session_off_the_test_images_alone():
 
 def test_evaluate_has_no_session_accuracy_without_sessions():
     metrics = evaluate(Reader(), turning(sessions=4), turning())
-    assert metrics.keys() == {"linear_accuracy", "knn_accuracy"}
+    assert metrics.keys() == {"linear_accuracy", "knn_accuracy", "knn_k"}
+
+
+# train and test
+
+NAMES = ("ant", "bee", "cat")
+
+
+def part(name, order, classes=NAMES, size=8, **factors):
+    """Images whose red is that of their class, wherever the name stands."""
+    known = {"ant": 0, "bee": 1, "cat": 2, "dog": 3}
+    k = torch.tensor([classes.index(x) for x in order])
+    red = torch.tensor([known[x] for x in order], dtype=torch.uint8)
+    images = torch.zeros(len(order), 3, size, size, dtype=torch.uint8)
+    images[:, 0] = red[:, None, None]
+    return ImageData(name, images, k, classes, factors)
+
+
+TRAIN = part("train", NAMES * 6)
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        part("turned", NAMES * 2, NAMES[::-1]),
+        part("fewer", ("cat", "bee") * 3, ("cat", "bee")),
+        part("missing", ("cat", "cat")),
+    ],
+    ids=lambda data: data.name,
+)
+def test_classes_are_compared_by_name(test):
+    metrics = evaluate(Reader(), TRAIN, test)
+    assert metrics["linear_accuracy"] == metrics["knn_accuracy"] == 1.0
+    assert metrics["knn_k"] == 6.0
+
+
+def test_a_class_without_training_images_counts_as_wrong():
+    train = part("train", ("ant", "bee") * 5)
+    metrics = evaluate(Reader(), train, part("test", NAMES))
+    assert metrics["linear_accuracy"] == metrics["knn_accuracy"] == 2 / 3
+
+
+def test_a_class_with_one_image_is_read_like_any_other():
+    train = part("train", ("ant",) * 9 + ("bee",))
+    metrics = evaluate(Reader(), train, part("test", ("ant", "bee") * 4))
+    assert metrics["linear_accuracy"] == metrics["knn_accuracy"] == 1.0
+    assert metrics["knn_k"] == 1.0
+
+
+def filmed(data, names=("azimuth", "elevation", "distance"), levels=(0, 10)):
+    values = 10.0 * (torch.arange(len(data)) % 2)
+    kinds = {"azimuth": "circular"}
+    factors = {
+        name: Factor(values, kinds.get(name, "continuous"), levels)
+        for name in names
+    }
+    return replace(data, factors=factors)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (TRAIN, part("t", ("dog",), ("dog", "ant")), "no class 'dog' of t"),
+        (TRAIN, part("t", NAMES, size=9), "one size, got 8x8 and 9x9"),
+        (TRAIN, filmed(part("t", NAMES)), "one part .* t has 'azimuth'"),
+        (filmed(TRAIN), part("t", NAMES), "one part .* train has 'azimuth'"),
+        (
+            filmed(TRAIN),
+            filmed(part("t", NAMES), ("azimuth", "distance")),
+            "one part .* train has 'elevation'",
+        ),
+        (
+            filmed(TRAIN),
+            filmed(part("t", NAMES), levels=(0, 10, 20)),
+            "'azimuth' has other levels",
+        ),
+        (
+            filmed(TRAIN, levels=()),
+            filmed(part("t", NAMES), levels=()),
+            "a circular factor without levels: no steps",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_by_name(train, test, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(Reader(), train, test)
+
+
+def test_one_session_is_no_question():
+    one = Factor(torch.zeros(6).long(), "categorical", ("hall", "attic"))
+    test = part("test", NAMES * 2, session=one)
+    assert "session_accuracy" not in evaluate(Reader(), TRAIN, test)
+    with pytest.raises(ValueError, match="test: expected two sessions"):
+        session_accuracy(torch.eye(6), test)
+
+
+def test_a_regression_needs_two_rows():
+    with pytest.raises(ValueError, match="at least 2 rows, got 1"):
+        fit_ridge(torch.ones(1, 3), torch.ones(1, 1))
+    with pytest.raises(ValueError, match="targets must be finite"):
+        fit_ridge(torch.eye(3), torch.full((3, 1), math.nan))

@@ -3,6 +3,7 @@
 import importlib
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -354,6 +355,42 @@ def test_the_mask_does_not_depend_on_the_room():
     assert len(image.flatten(1).unique(dim=0)) == 11
 
 
+def test_arrays_and_lists_are_rendered_as_tensors_are(without_shape_checks):
+    view, room = some_views(5), torch.arange(5)
+    expected = render(*view, room=room, size=8)
+    for form in (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.double):
+        odd = [form(value) for value in view[1:]]
+        k = (
+            view[0].to(torch.uint8)
+            if form is torch.Tensor.numpy
+            else view[0].tolist()
+        )
+        assert torch.equal(
+            render(k, *odd, np.arange(5), np.int64(8)), expected
+        )
+    one = render(*view, room=np.int64(3), size=8)
+    assert torch.equal(one, render(*view, room=3, size=8))
+
+
+def test_defaults_of_a_program_change_no_picture(strange_defaults):
+    _, *rest = around("cup", [0.0, 90.0, 200.0])
+    k, room = torch.tensor([1, 6, 11]), torch.tensor([1, 7, 8])
+    module._rgb.cache_clear()
+    module._shadow.cache_clear()
+    with strange_defaults():
+        strange = render(k, *rest, room, size=8, return_mask=True)
+        grid = turntable_grid()
+    kept = render(k, *rest, room, size=8)  # with what was cached
+    module._rgb.cache_clear()
+    module._shadow.cache_clear()
+    image, mask = render(k, *rest, room, size=8, return_mask=True)
+    assert torch.equal(kept, image)
+    assert torch.equal(strange[0], image) and torch.equal(strange[1], mask)
+    for name, column in turntable_grid().items():
+        assert torch.equal(grid[name], column)
+        assert grid[name].dtype == column.dtype
+
+
 def test_no_room_is_the_studio_and_a_number_is_a_room_for_all():
     views = some_views(3)
     assert torch.equal(render(*views), render(*views, room=0))
@@ -382,7 +419,7 @@ def test_edges_are_antialiased():
         ),
         (
             {"object": torch.tensor([1.0])},
-            "object must be an index .* torch.float32",
+            "object must be whole numbers, got torch.float32",
         ),
         ({"room": 11}, "room must be an index in 0..10, got 11"),
         (
@@ -409,9 +446,20 @@ def test_edges_are_antialiased():
         ({"room": torch.tensor([0, 1])}, "one shape"),
         ({"object": torch.tensor(0)}, "one shape"),
         ({"size": 7}, "size must be >= 8, got 7"),
+        ({"size": 16.0}, "size must be whole, got 16.0"),
+        ({"size": "16"}, "size must be whole, got 16"),
+        ({"room": 2.5}, "room must be whole numbers, got float"),
+        ({"room": True}, "room must be whole numbers, got bool"),
+        ({"object": ["cup"]}, "object must be whole numbers, got list"),
+        ({"object": 0, "azimuth": 30.0}, "one shape"),
+        ({"azimuth": ["north"]}, "azimuth must be .*got"),
+        (
+            {"azimuth": torch.tensor([True])},
+            "azimuth must be numbers, got torc",
+        ),
     ],
 )
-def test_mistakes_are_told_in_one_line(change, message):
+def test_mistakes_are_told_in_one_line(change, message, without_shape_checks):
     good = dict(zip(VIEW, around("cup", [0.0]), strict=True))
     with pytest.raises(ValueError, match=message) as error:
         render(**{**good, **change})

@@ -1,14 +1,16 @@
 """What `ciper.views` promises: partners, targets and batches."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from replicas import generator, toy
 
 from ciper.augment import Augment
 from ciper.datasets import load
-from ciper.views import AugmentedViews, PartnerViews
+from ciper.views import AugmentedViews, PartnerViews, to_float
 
 
 def test_a_circular_change_is_cosine_and_sine_of_the_turn():
@@ -68,3 +70,106 @@ def test_the_targets_of_a_view_are_the_parameters_that_made_it():
         assert torch.equal(r, params.vector())
     assert batch.targets[0].shape == (9, 10)
     assert torch.equal(batch.anchor, data.images[index] / 255)
+
+
+def test_bytes_and_floats_become_the_same_numbers():
+    images = torch.arange(192, dtype=torch.uint8).view(1, 3, 8, 8)
+    assert torch.equal(to_float(images), images / 255)
+    for kind in (torch.float32, torch.float64):
+        again = to_float((images / 255).to(kind))
+        assert again.dtype == torch.float32
+        assert torch.equal(again, images / 255)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.full((3, 8, 8), 255.0), "divide by 255"),
+        (torch.full((3, 8, 8), -2.0), "leave normalization"),
+        (torch.ones(3, 8, 8).long(), "got torch.int64"),
+    ],
+)
+def test_other_images_do_not_become_black_anchors(
+    images, message, without_shape_checks
+):
+    with pytest.raises(ValueError, match=message):
+        to_float(images)
+
+
+SOURCES = {
+    "augmented": lambda: AugmentedViews(Augment.preset("paper", 8)),
+    "partners": lambda: PartnerViews(toy()),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    "index",
+    [[4, 1], np.array([4, 1]), torch.tensor([-1, -4]), slice(4, 0, -3)],
+)
+def test_a_source_takes_every_index(source, index):
+    source, data = SOURCES[source](), toy()
+    expected = source(data, torch.tensor([4, 1]), generator(2))
+    batch = source(data, index, generator(2))
+    for ours, theirs in zip(
+        (*batch.views, *batch.targets), (*expected.views, *expected.targets)
+    ):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(batch.anchor, data.images[[4, 1]] / 255)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_one_image_is_a_batch_of_one(source):
+    batch = SOURCES[source]()(toy(), np.int64(2), 0)
+    assert len(batch.anchor) == len(batch.targets[0]) == 1
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_one_seed_gives_two_different_views(source, without_shape_checks):
+    source, data, index = SOURCES[source](), toy(), torch.arange(3).repeat(20)
+    first, again = source(data, index, 7), source(data, index, generator(7))
+    assert torch.equal(first.targets[0], again.targets[0])
+    assert not torch.equal(*first.targets)
+    for odd in (0.5, "7", True):
+        with pytest.raises(ValueError, match="^generator must be "):
+            source(data, index, odd)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_torchs_seed_governs_a_source_without_a_generator(source):
+    source, data, index = SOURCES[source](), toy(), torch.arange(5).repeat(9)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        first, second = (source(data, index).targets[0] for _ in range(2))
+        torch.manual_seed(1)
+        again = source(data, index).targets[0]
+    assert torch.equal(first, again) and not torch.equal(first, second)
+
+
+def test_partners_of_other_data_are_refused():
+    with pytest.raises(ValueError, match="known for 5 images, got 2"):
+        PartnerViews(toy())(toy()[3:], torch.arange(2), generator())
+
+
+def test_partners_need_objects():
+    data = toy()
+    factor = data.factors["factor"]
+    for odd in ({}, {"object": factor}):
+        factors = {"factor": factor, **odd}
+        with pytest.raises(ValueError, match="a categorical factor 'object'"):
+            PartnerViews(replace(data, factors=factors))
+
+
+def test_defaults_of_a_program_change_no_batch(strange_defaults):
+    data, index = toy(), torch.arange(5)
+    sources = [make() for make in SOURCES.values()]
+    plain = [source(data, index, generator(4)) for source in sources]
+    with strange_defaults():
+        strange = [source(data, index, generator(4)) for source in sources]
+    for ours, theirs in zip(plain, strange):
+        parts = zip(
+            (ours.anchor, *ours.views, *ours.targets),
+            (theirs.anchor, *theirs.views, *theirs.targets),
+        )
+        for a, b in parts:
+            assert a.dtype == b.dtype == torch.float32 and torch.equal(a, b)
