@@ -383,7 +383,8 @@ def test_values_of_a_column_called_label_are_classes(
 
 
 @pytest.mark.parametrize(
-    ("column", "dtype"), [("id", "int64"), ("label", "float32")]
+    ("column", "dtype"),
+    [("id", "int64"), ("label", "float32"), ("label", None)],
 )
 def test_a_hub_data_set_without_labels_is_one_class(
     monkeypatch, column, dtype

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import tracemalloc
 import warnings
 import zipfile
 from contextlib import contextmanager
@@ -610,6 +611,18 @@ def test_a_large_map_does_not_stay_resident(monkeypatch):
         for index in torch.arange(1500).split(100):
             assert gather(images, index).float().mean() == 1
         assert low < resident() - before < high
+
+
+def test_checksums_are_compared_in_little_memory():
+    block = torch.ones(3, 64, 64, dtype=torch.uint8)
+    store = Store("big", "v1", 2 * CHUNK, 64)
+    store.load(lambda i: block, False)
+    tracemalloc.start()
+    try:
+        assert is_whole(store.folder, thorough=True)
+        assert tracemalloc.get_traced_memory()[1] < 2**20  # of 6 MiB
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_written_to_a_map_never_reaches_the_file():
