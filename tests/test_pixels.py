@@ -260,12 +260,11 @@ def test_a_square_is_scaled_and_cut_in_the_middle_bit_for_bit(shape, size):
     assert torch.equal(square(image, size), expected)
 
 
-@pytest.mark.parametrize("shape", [(2, 301), (1, 400), (3, 5000), (700, 40)])
+@pytest.mark.parametrize("shape", [(2, 301), (1, 400), (4, 101), (700, 40)])
 @pytest.mark.parametrize("size", [8, 32])
 def test_a_strip_is_scaled_as_if_it_were_whole(shape, size):
-    h, w = shape
-    image = torch.linspace(0, 255, max(h, w)).byte()
-    image = (image[:, None] if h > w else image).expand(3, h, w)
+    g = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, *shape), generator=g, dtype=torch.uint8)
     expected = TF.resize(image, [size], antialias=True)
     expected = TF.center_crop(expected, [size, size])
     difference = square(image, size).int() - expected.int()
