@@ -423,7 +423,9 @@ def _hub_columns(name: str, features: dict) -> tuple[str, str]:
         column
         for column, kind in features.items()
         if column.lower() in _LABELS
-        and re.match("u?int|bool|(large_)?string", str(getattr(kind, "dtype", "")))
+        and re.match(
+            "u?int|bool|(large_)?string", str(getattr(kind, "dtype", ""))
+        )
     ]
     label = kinds.get("ClassLabel") or next(iter(values), "")
     if not label and len(features) > 1:
