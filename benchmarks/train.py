@@ -27,7 +27,13 @@ from torchvision.transforms.functional import to_pil_image
 from ciper.data import ImageData
 from ciper.datasets import load
 from ciper.results import markdown, provenance
-from ciper.train import build, default_fabric, recipe_at, view_source
+from ciper.train import (
+    build,
+    choose_precision,
+    default_fabric,
+    recipe_at,
+    view_source,
+)
 from ciper.views import Batch
 
 METHODS = "simclr", "predictive", "ciper", "essl"
@@ -65,7 +71,8 @@ class Ours:
     """A method as `ciper.train.fit` trains it, batch by batch."""
 
     def __init__(self, recipe, data: ImageData, compiled: bool = False):
-        self.recipe, self.fabric = recipe, default_fabric()
+        self.recipe = recipe
+        self.fabric = default_fabric(choose_precision(recipe))
         self.source = view_source(recipe, data)
         method = build(recipe, self.source.classes)
         method = method.to(memory_format=torch.channels_last)

@@ -399,9 +399,9 @@ def check_choice(what: str, given: str, valid, extra: tuple = ()) -> None:
     Raises:
         ValueError: `given` is not among the valid names.
     """
-    if given not in valid:
+    if given not in list(valid):
         names = [*valid, *extra]
-        near = difflib.get_close_matches(given, names, n=1, cutoff=0)[0]
+        near = difflib.get_close_matches(str(given), names, n=1, cutoff=0)[0]
         raise ValueError(
             f"unknown {what} {given!r}: did you mean {near!r}? "
             f"One of {', '.join(names)}"

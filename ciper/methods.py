@@ -30,9 +30,9 @@ class _Settings(nn.Module):
         predictor_width: int = 512,
     ):
         super().__init__()
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"temperature must be > 0, got {temperature}")
-        if alpha < 0:
+        if not alpha >= 0:
             raise ValueError(f"alpha must be >= 0, got {alpha}")
         self.encoder, self.classes = encoder, tuple(classes)
         self.temperature, self.alpha = temperature, alpha

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 
+from ciper.files import read_json, replace_file
 from ciper.plans import Job, images_of
 from ciper.probe import evaluate
 from ciper.results import Result, kept_settings, load_results
-from ciper.train import Run, export_run, load_run
+from ciper.train import Recipe, Run, export_run, load_run
 
 TOLERANCE = 0.01  # of an accuracy: what rounding may change
 
@@ -33,8 +34,9 @@ def digest(path: Path) -> str:
 def result_of(run: Run, results: Path) -> Result:
     """The result of the run's own training."""
     made = kept_settings(run.recipe), run.recipe.seed
+    missing = kept_settings(Recipe())  # an older file lacks newer settings
     for result in load_results(results):
-        if (result.settings, result.seed) == made:
+        if ({**missing, **result.settings}, result.seed) == made:
             return result
     raise SystemExit(f"no result in {results} for the run {run.recipe}")
 
@@ -48,8 +50,10 @@ def make(places: list[Path], results: Path, out: Path) -> None:
         path = out / ("-".join(map(str, parts)) + ".safetensors")
         export_run(run, path)
         card = {"sha256": digest(path), **asdict(result)}
-        text = json.dumps(card, indent=2, sort_keys=True)
-        path.with_suffix(".json").write_text(text + "\n")
+        text = json.dumps(card, indent=2, sort_keys=True) + "\n"
+        replace_file(
+            path.with_suffix(".json"), lambda p, text=text: p.write_text(text)
+        )
         print(f"{path.name}: {path.stat().st_size / 2**20:.1f} MiB")
 
 
@@ -58,13 +62,14 @@ def check(folder: Path, measure: bool) -> None:
     if not cards:
         raise SystemExit(f"{folder}: no assets")
     for path in cards:
-        card, weights = (
-            json.loads(path.read_text()),
-            path.with_suffix(".safetensors"),
-        )
-        if digest(weights) != card["sha256"]:
-            raise SystemExit(f"{weights}: not what the card describes")
-        run = load_run(weights)
+        weights = path.with_suffix(".safetensors")
+        try:
+            card = read_json(path)
+            if digest(weights) != card.get("sha256"):
+                raise ValueError(f"{weights}: not what the card describes")
+            run = load_run(weights)
+        except (OSError, ValueError) as error:
+            raise SystemExit(str(error)) from None
         x = torch.rand(2, 3, run.recipe.size, run.recipe.size)
         if not run.encoder(x).isfinite().all():
             raise SystemExit(f"{weights}: representations are not finite")

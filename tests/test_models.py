@@ -8,7 +8,14 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from ciper.models import Encoder, append_coordinates, predictor, projector
+from ciper.models import (
+    Encoder,
+    append_coordinates,
+    load_weights,
+    map_sides,
+    predictor,
+    projector,
+)
 
 
 def images(n=2, size=32, channels=3):
@@ -277,7 +284,9 @@ def test_a_prediction_does_not_depend_on_the_rest_of_the_batch():
         ({"stem": "smal"}, "unknown stem 'smal': did you mean 'small'"),
         ({"width": 0.0}, "^width must be > 0, got 0.0$"),
         ({"width": -1.0}, "^width must be > 0, got -1.0$"),
-        ({"width": float("nan")}, "^width must be > 0, got nan$"),
+        ({"width": float("nan")}, "^width must be a finite number, got nan$"),
+        ({"width": float("inf")}, "^width must be a finite number, got inf$"),
+        ({"mean": (0.5, float("nan"), 0)}, "^mean and std must be numbers"),
         ({"mean": (0.5,)}, "mean and std must have one length, got 1 and 3"),
         ({"std": (0.2, 0.0, 0.2)}, r"std must be > 0, got \(0.2, 0.0, 0.2\)"),
     ],
@@ -305,3 +314,56 @@ def test_images_of_another_layout_are_refused(shape, without_shape_checks):
     message = r"^images must be \(n, 3, h, w\), got \("
     with pytest.raises(ValueError, match=message):
         small_encoder()(torch.zeros(shape))
+
+
+# sides of the maps, and weights from elsewhere
+
+
+@pytest.mark.parametrize("stem", ["small", "usual"])
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_the_sides_of_the_maps_are_those_of_the_network(stem, backbone):
+    trunk = Encoder(backbone, width=1 / 64, stem=stem).trunk.eval()
+    found = []
+    for i in range(1, 5):
+        trunk.get_submodule(f"layer{i}").register_forward_hook(
+            lambda *args: found.append(args[-1].shape[-1])
+        )
+    for size in 4, 8, 9, 16, 17, 31, 32, 33, 65:
+        found.clear()
+        trunk(torch.zeros(1, 5, size, size))
+        assert map_sides(stem, size) == found
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("mean"), "^weights of another network: mean is miss"),
+        (lambda w: w.update(x=w["mean"]), "network: x is not known$"),
+        (
+            lambda w: w.update(mean=w["mean"][:1]),
+            r"mean is \(1, 1, 1\), expected \(3, 1, 1\)$",
+        ),
+    ],
+)
+def test_weights_of_another_network_are_refused_in_one_line(change, message):
+    encoder = Encoder(width=1 / 64)
+    weights = dict(encoder.state_dict())
+    change(weights)
+    with pytest.raises(ValueError, match=message):
+        load_weights(encoder, weights)
+
+
+def test_networks_are_float32_whatever_the_default_type():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        usual = [Encoder(width=1 / 8), projector(8), predictor(8, 2)]
+        torch.manual_seed(0)
+        torch.set_default_dtype(torch.float64)
+        try:
+            other = [Encoder(width=1 / 8), projector(8), predictor(8, 2)]
+        finally:
+            torch.set_default_dtype(torch.float32)
+    for one, two in zip(usual, other):
+        for name, weight in one.state_dict().items():
+            assert torch.equal(weight, two.state_dict()[name]), name
+            assert weight.dtype == two.state_dict()[name].dtype, name
