@@ -6,12 +6,13 @@ JOBS ?= 2
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test book lab notebooks bench clean
+.PHONY: help demo test fuzz book lab notebooks bench clean
 .NOTPARALLEL:
 
 help:
 	@echo "make demo       train four methods on a small world, show the table (minutes)"
 	@echo "make test       run every test and every notebook"
+	@echo "make fuzz       try COUNT=10000 damaged and odd inputs (minutes)"
 	@echo "make book       build the book into _build/html, warnings as errors"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  export, re-run and clean every notebook"
@@ -24,6 +25,10 @@ demo: .venv/core.stamp
 test: .venv/full.stamp
 	CIPER_SCALE=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests nbs \
 	  --nbval-lax --nbval-current-env -n $(JOBS) --dist loadfile
+
+COUNT ?= 10000
+fuzz: .venv/full.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --count $(COUNT)
 
 book: .venv/full.stamp
 	$(BIN)/jupyter-book build . -W -n --keep-going

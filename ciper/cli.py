@@ -81,6 +81,12 @@ _Overwrite = Annotated[
 _Minutes = Annotated[
     float | None, Option(help="Stop in time, to go on later.", min=0)
 ]
+_Precision = Annotated[
+    str, Option(help="auto, float32 or bfloat16 (half the time, if fast).")
+]
+_Threads = Annotated[
+    int | None, Option(help="Processor threads of the training.", min=1)
+]
 _Strict = Annotated[
     bool, Option("--strict", help="Refuse a folder with a bad image.")
 ]
@@ -117,6 +123,8 @@ def train(
     temperature: Annotated[float | None, Option()] = None,
     alpha: Annotated[float | None, Option(help="Weight in Eq. 2.")] = None,
     seed: Annotated[int, Option()] = 0,
+    precision: _Precision = "auto",
+    threads: _Threads = None,
     minutes: _Minutes = None,
 ) -> None:
     """Train an encoder on images."""
@@ -132,7 +140,8 @@ def train(
     _check_folders(folder)
     images = load(recipe.data, recipe.size, strict=strict)
     _say(_about(data, training=images))
-    _fit(recipe, images, folder, resume, overwrite, until)
+    how = dict(resume=resume, overwrite=overwrite, threads=threads)
+    _fit(recipe, images, folder, **how, until=until)
 
 # %% ../nbs/library/19_cli.ipynb #train-parts
 _SETTINGS = [
@@ -150,6 +159,7 @@ _SETTINGS = [
     "temperature",
     "alpha",
     "seed",
+    "precision",
 ]
 
 
@@ -218,11 +228,10 @@ def _picture(path: Path) -> Path:
     return path
 
 # %% ../nbs/library/19_cli.ipynb #fit-run
-def _fit(recipe, images, folder: Path, resume, overwrite, until) -> None:
+def _fit(recipe, images, folder: Path, **how) -> None:
     from ciper.draw import PARTS
     from ciper.train import OutOfTime, fit
 
-    how = dict(resume=resume, overwrite=overwrite, until=until)
     try:
         run = fit(recipe, images, folder, **how)
     except (KeyboardInterrupt, OutOfTime) as stop:
@@ -347,6 +356,7 @@ def table(
     engine: _Engine = "local",
     results: _Results = RESULTS,
     runs: _Runs = RUNS,
+    precision: _Precision = "auto",
     minutes: _Minutes = None,
 ) -> None:
     """Train and show a table of the paper, beside the paper's numbers."""
@@ -365,7 +375,7 @@ def table(
         text = table_1()
     else:
         item = f"table {number}"
-        jobs = plan(item, scale, range(seeds), names)
+        jobs = plan(item, scale, range(seeds), names, precision)
         how = engine, results, runs, _until(minutes)
         found, ok = _complete(jobs, *how)
         text = paper_table(item, found, scale, names)
@@ -386,6 +396,7 @@ def figure(
     engine: _Engine = "local",
     results: _Results = RESULTS,
     runs: _Runs = RUNS,
+    precision: _Precision = "auto",
     minutes: _Minutes = None,
 ) -> None:
     """Train what a figure of the paper shows, and draw it."""
@@ -405,9 +416,9 @@ def figure(
     if number == "1":
         fig = figure_1()
     elif number in ("2", "3"):
-        fig = _look(item, scale, names[0], runs, until)
+        fig = _look(item, scale, names[0], runs, precision, until)
     else:
-        jobs = plan(item, scale, range(seeds), names)
+        jobs = plan(item, scale, range(seeds), names, precision)
         found, ok = _complete(jobs, engine, results, runs, until)
         fig = _ablation(item, found, names)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -417,13 +428,13 @@ def figure(
         raise typer.Exit(1)
 
 # %% ../nbs/library/19_cli.ipynb #paper-figure-parts
-def _look(item: str, scale: str, name: str, runs: Path, until: float):
+def _look(item: str, scale: str, name: str, runs: Path, precision, until):
     """Figure 2 or 3, from the encoders of the first seed."""
     from ciper.figures import figure_2, figure_3
     from ciper.plans import images_of, plan, trained
     from ciper.train import ENCODER
 
-    jobs = plan(item, scale, [0], [name])
+    jobs = plan(item, scale, [0], [name], precision)
     if not all(Path(runs, job.name, ENCODER).exists() for job in jobs):
         _check_folders(runs)
     _have_data(jobs)

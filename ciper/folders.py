@@ -124,7 +124,11 @@ def arrange(
     Raises:
         ValueError: half a split.
     """
-    paths, only = _opened([name.split("/") for name in names])
+    whole = [name.split("/") for name in names]
+    paths, only = _opened(whole)
+    opened = whole[0][: len(whole[0]) - len(paths[0])]
+    if opened and not only and opened != [root.stem]:
+        _warn(root, f"all lies in {'/'.join(opened)}: opened at that folder")
     tops = dict.fromkeys(p[0] for p in paths if len(p) > 1)
     found = {top: part_of(top) for top in tops if part_of(top)}
     parts = [""] * len(paths)

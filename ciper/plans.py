@@ -72,8 +72,8 @@ class Job:
         if r.method == "random":
             return "random"
         label = f"{r.method}-{r.views}"
-        for name, usual in (("without", ""), ("preset", "paper")):
-            if getattr(r, name) != usual:
+        for name in ("without", "preset"):
+            if getattr(r, name) != getattr(Recipe, name):
                 label += f"-{name}={getattr(r, name)}"
         return label if r.alpha == 1 else f"{label}-alpha={r.alpha:g}"
 
@@ -353,6 +353,7 @@ def plan(
     scale: str = "laptop",
     seeds: Iterable[int] = range(5),
     data: Sequence[str] = (),
+    precision: str = "auto",
 ) -> list[Job]:
     """All trainings behind a table or figure.
 
@@ -362,16 +363,16 @@ def plan(
         scale: as in `ciper.train.base_scale`.
         seeds: the seeds to train each row with.
         data: other data sets than the usual ones of the scale.
+        precision: of all trainings, as in `ciper.train.Recipe`.
 
     Raises:
         ValueError: an unknown item or scale.
     """
     check_choice("table or figure", item, ROWS)
     seeds, chosen = list(seeds), data or data_of(item, scale)
+    rows = [row | {"precision": precision} for row in ROWS[item]]
     return [
-        job
-        for name in chosen
-        for job in jobs_of(name, scale, seeds, ROWS[item])
+        job for name in chosen for job in jobs_of(name, scale, seeds, rows)
     ]
 
 # %% ../nbs/library/14_plans.ipynb #finished

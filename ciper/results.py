@@ -183,6 +183,8 @@ def run_result(
         label: its row in tables, if the method's name does not say enough.
     """
     settings = kept_settings(run.recipe)
+    used = {"precision": run.precision, "threads": run.threads}
+    used = {name: value for name, value in used.items() if value}
     speeds = [epoch["images_per_second"] for epoch in run.history]
     return Result(
         experiment,
@@ -195,6 +197,7 @@ def run_result(
         train_seconds=run.seconds,
         images_per_second=mean(speeds) if speeds else 0.0,
         command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        provenance=provenance() | used,
         knn_curve=[
             [i, epoch["knn_accuracy"]]
             for i, epoch in enumerate(run.history, 1)

@@ -21,7 +21,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -36,7 +36,13 @@ import ciper
 from .augment import Augment
 from .data import ImageData, check_choice, float32_by_default
 from .datasets import load
-from .files import load_tensors, read_json, replace_file, save_tensors
+from ciper.files import (
+    load_tensors,
+    read_json,
+    replace_file,
+    save_tensors,
+    shareable,
+)
 from .methods import METHODS, Method, build_method
 from ciper.models import (
     BACKBONES,
@@ -866,6 +872,8 @@ def export_run(run: Run, path: str | Path) -> None:
         name: w.bfloat16() if w.ndim in (2, 4) else w
         for name, w in weights.items()
     }
+    data = shareable(run.recipe.data)  # not where it lay on this machine
+    run = replace(run, recipe=replace(run.recipe, data=data))
     _save_run(run, Path(path), small)
 
 

@@ -200,3 +200,22 @@ def test_the_demo_writes_table_results_weights_and_pictures(tmp_path):
             assert picture.width > 600
             low, high = picture.convert("L").getextrema()
             assert high - low > 100
+
+
+def test_precision_and_threads_are_kept_in_the_result(photos, tmp_path):
+    out = tmp_path / "run"
+    how = ["--precision", "float32", "--threads", "1"]
+    trained = ciper(
+        "train", "--data", f"folder:{photos}", "--out", out, *SMALL, *how
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert ciper("evaluate", out).returncode == 0
+    (path,) = out.glob("results/*/*/*.json")
+    kept = json.loads(path.read_text())
+    assert kept["settings"]["precision"] == "float32"
+    used = kept["provenance"]
+    assert (used["precision"], used["threads"]) == ("float32", 1)
+    assert_one_line(
+        ciper("train", "--data", "digits", "--precision", "half"),
+        "One of auto, float32, bfloat16",
+    )

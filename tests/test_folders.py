@@ -212,10 +212,12 @@ def test_the_parts_of_an_archive_are_those_of_its_folder(tmp_path):
         assert found == part(f"folder:{tmp_path / 'pets'}", which)
 
 
-def test_a_folder_that_holds_only_a_folder_is_opened(tmp_path):
+def test_a_folder_that_holds_only_a_folder_is_opened_and_said(tmp_path):
     pets = tree(tmp_path / "deep/pets", "a/1.png", "b/2.png")
-    for name in (f"folder:{tmp_path}", f"folder:{tmp_path}/deep", pets):
-        assert part(name, "all") == (["a", "b"], ("a", "b"))
+    assert part(pets, "all") == (["a", "b"], ("a", "b"))
+    for name, place in ((tmp_path, "deep/pets"), (tmp_path / "deep", "pets")):
+        with pytest.warns(UserWarning, match=f"lies in {place}: opened at"):
+            assert part(f"folder:{name}", "all") == (["a", "b"], ("a", "b"))
 
 
 def test_a_part_that_an_archive_holds_twice_is_one(tmp_path):

@@ -1149,3 +1149,12 @@ def test_the_weights_are_those_of_sgd_written_by_hand(digits):
         torch.testing.assert_close(
             done[name], weight, rtol=1e-5, atol=2e-6, msg=name
         )
+
+
+def test_a_small_encoder_does_not_say_where_its_images_lay(tmp_path):
+    recipe = recipe_at("smoke", data="folder:/srv/somebody/my photos")
+    run = module.Run(recipe, module.build_encoder(recipe), [])
+    export_run(run, tmp_path / "small.safetensors")
+    assert b"somebody" not in (tmp_path / "small.safetensors").read_bytes()
+    found = load_run(tmp_path / "small.safetensors").recipe
+    assert found.data == "folder:my photos"
