@@ -39,7 +39,7 @@ lab: .venv/full.stamp
 
 notebooks: .venv/full.stamp
 	$(BIN)/nbdev_export
-	$(BIN)/python nbs/_ext/execute.py nbs/*/*.ipynb
+	$(BIN)/python nbs/_ext/execute.py nbs/*.ipynb nbs/*/*.ipynb
 	$(BIN)/nbdev_clean
 
 bench: .venv/bench.stamp

@@ -25,7 +25,7 @@ import torchvision.transforms.v2 as v2
 from sklearn.datasets import load_sample_image
 from torchvision.transforms.functional import to_pil_image
 
-from ciper.augment import Augment
+from ciper.augment.chain import Augment
 
 SCALE, JITTER = (0.2, 1.0), (0.4, 0.4, 0.4, 0.1)
 

@@ -24,17 +24,17 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.functional import to_pil_image
 
-from ciper.data import ImageData
-from ciper.datasets import load
-from ciper.results import markdown, provenance
-from ciper.train import (
+from ciper.data.datasets import load
+from ciper.data.images import ImageData
+from ciper.data.sources import Batch
+from ciper.reproduce.results import markdown, provenance
+from ciper.training.trainer import (
     build,
     choose_precision,
     default_fabric,
     recipe_at,
     view_source,
 )
-from ciper.views import Batch
 
 METHODS = "simclr", "predictive", "ciper", "essl"
 
@@ -68,7 +68,7 @@ def ceilings(device: torch.device) -> dict[str, float]:
 
 
 class Ours:
-    """A method as `ciper.train.fit` trains it, batch by batch."""
+    """A method as `ciper.training.trainer.fit` trains it, batch by batch."""
 
     def __init__(self, recipe, data: ImageData, compiled: bool = False):
         self.recipe = recipe

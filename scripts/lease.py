@@ -22,9 +22,15 @@ import time
 from functools import partial
 from pathlib import Path
 
-from ciper.plans import is_done, plan, work
-from ciper.sweep import sweep
-from ciper.train import CHECKPOINT, ENCODER, OutOfTime, export_run, load_run
+from ciper.reproduce.plans import is_done, plan, work
+from ciper.reproduce.sweep import sweep
+from ciper.training.trainer import (
+    CHECKPOINT,
+    ENCODER,
+    OutOfTime,
+    export_run,
+    load_run,
+)
 
 MEBIBYTE = 2**20
 RESULTS, RUNS, PARTS = Path("results"), Path("runs"), Path("parts")

@@ -3,8 +3,8 @@
     python scripts/release.py make runs/paper/NAME ... --out DIR
     python scripts/release.py check DIR [--measure]
 
-An asset is an encoder in bfloat16 with its recipe, as `ciper.train.load_run`
-reads it, and beside it a card: its result with the provenance, and its hash.
+An asset is an encoder in bfloat16 with its recipe, as `load_run` reads it, and
+beside it a card: its result with the provenance, and its hash.
 `make` refuses a run without a result. `check` compares the hashes and loads
 every encoder; with `--measure` it evaluates them again, as rounded as they
 are, on the images of their cards.
@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
+from ciper.evaluation.probes import evaluate
 from ciper.files import read_json, replace_file
-from ciper.plans import Job, images_of
-from ciper.probe import evaluate
-from ciper.results import Result, kept_settings, load_results
-from ciper.train import Recipe, Run, export_run, load_run
+from ciper.reproduce.plans import Job, images_of
+from ciper.reproduce.results import Result, kept_settings, load_results
+from ciper.training.trainer import Recipe, Run, export_run, load_run
 
 TOLERANCE = 0.01  # of an accuracy: what rounding may change
 

@@ -32,9 +32,15 @@ from fuzz_commands import odd_command_lines
 from PIL import Image
 
 import ciper
-from ciper.results import Result, load_result
-from ciper.store import decode
-from ciper.train import Recipe, Run, build_encoder, export_run, load_run
+from ciper.data.store import decode
+from ciper.reproduce.results import Result, load_result
+from ciper.training.trainer import (
+    Recipe,
+    Run,
+    build_encoder,
+    export_run,
+    load_run,
+)
 
 REFUSALS = ValueError, OSError  # what a door may raise
 SECONDS = 30  # that one input may take

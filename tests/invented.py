@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ciper import Factor, ImageData
-from ciper.results import Result
+from ciper.reproduce.results import Result
 
 
 def result(job, speed=100.0, **metrics):

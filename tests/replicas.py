@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ciper.data import Factor, ImageData
-from ciper.folders import Core50Layout, TDWLayout
+from ciper.data.folders import Core50Layout, TDWLayout
+from ciper.data.images import Factor, ImageData
 
 SMALL_CORE50 = Core50Layout(frames=(12,) * 11, objects=6)
 SMALL_TDW = TDWLayout(

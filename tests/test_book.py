@@ -26,9 +26,12 @@ NOTEBOOKS = sorted(
         part.startswith((".", "_")) for part in path.relative_to(ROOT).parts
     )
 )
-LIBRARY = [path for path in NOTEBOOKS if path.parent.name == "library"]
+PAGES = "start", "paper", "beyond", "reference"
+LIBRARY = [path for path in NOTEBOOKS if path.parent.name not in PAGES]
 MODULES = sorted(
-    path.stem for path in (ROOT / "ciper").glob("*.py") if path.stem[0] != "_"
+    ".".join(path.relative_to(ROOT / "ciper").with_suffix("").parts)
+    for path in (ROOT / "ciper").rglob("*.py")
+    if path.stem[0] != "_"
 )
 DIRECTIVES = {
     *("default_exp", "export", "exporti", "hide", "eval", "slow"),
@@ -148,7 +151,8 @@ def test_a_library_chapter_exports_one_module(path):
         for x in map(directives, cells(path))
         if "default_exp" in x
     ]
-    assert names == [path.stem.split("_", 1)[1]]
+    home = path.relative_to(ROOT / "nbs").with_suffix("")
+    assert names == [".".join(home.parts)]
 
 
 @notebook_test([path for path in NOTEBOOKS if path not in LIBRARY])
@@ -171,8 +175,8 @@ def exported(tmp_path_factory):
         shutil.copytree(ROOT / name, copy / name, ignore=skip)
     for name in ("settings.ini", "pyproject.toml"):
         shutil.copy(ROOT / name, copy)
-    for path in copy.glob("ciper/*.py"):
-        if path.name != "__init__.py":
+    for path in copy.rglob("ciper/**/*.py"):
+        if path.name[:2] != "__":
             path.unlink()
     for command in ("nbdev_export", "nbdev_clean"):
         subprocess.run(
@@ -182,10 +186,13 @@ def exported(tmp_path_factory):
 
 
 def test_the_package_is_what_the_notebooks_export(exported):
-    here = {path.name: path.read_bytes() for path in ROOT.glob("ciper/*.py")}
-    there = {
-        path.name: path.read_bytes() for path in exported.glob("ciper/*.py")
-    }
+    here, there = (
+        {
+            path.relative_to(home): path.read_bytes()
+            for path in home.glob("ciper/**/*.py")
+        }
+        for home in (ROOT, exported)
+    )
     assert here.keys() == there.keys()
     assert not [name for name in here if here[name] != there[name]]
 
@@ -276,7 +283,7 @@ def toc_files():
 
 
 def test_the_table_of_contents_lists_every_page():
-    pages = [*NOTEBOOKS, *ROOT.glob("nbs/*.md")]
+    pages = [*NOTEBOOKS, *ROOT.glob("nbs/**/[!_]*.md")]
     expected = {str(path.relative_to(ROOT).with_suffix("")) for path in pages}
     assert toc_files() == expected
 
@@ -363,7 +370,7 @@ def test_only_widgets_need_the_network(book):
 
 
 def test_every_public_name_is_on_the_api_page(book):
-    listed = book[Path("nbs/api.html")].anchors
+    listed = book[Path("nbs/reference/api.html")].anchors
     names = {f"ciper.{module}.{name}" for module, name in documented()}
     assert names <= listed
     offered = {x for x in ciper.__all__ if callable(getattr(ciper, x))}
@@ -372,7 +379,10 @@ def test_every_public_name_is_on_the_api_page(book):
 
 def test_docstrings_on_the_api_page_hold_no_raw_markup(book):
     text = re.sub(
-        r"<script.*?</script>", "", book[Path("nbs/api.html")].text, flags=re.S
+        r"<script.*?</script>",
+        "",
+        book[Path("nbs/reference/api.html")].text,
+        flags=re.S,
     )
     assert not re.findall(
         r"\$[^$<]+\$|(?<!`)`[^`<]+`|(?m:^\s*(?:Args|Returns):)", text
@@ -380,8 +390,12 @@ def test_docstrings_on_the_api_page_hold_no_raw_markup(book):
 
 
 def test_inline_code_and_code_cells_link_to_the_api_page(book):
-    links = book[Path("nbs/library/07_train.html")].links
-    assert [link for link in links if link.startswith("../api.html#ciper.")]
+    links = book[Path("nbs/training/trainer.html")].links
+    assert [
+        link
+        for link in links
+        if link.startswith("../reference/api.html#ciper.")
+    ]
 
 
 def test_every_picture_has_a_description(book):

@@ -59,9 +59,9 @@ def test_three_hundred_odd_command_lines_are_each_one_line(
     def works(*_, **__):
         raise AssertionError("nothing may be trained")
 
-    monkeypatch.setattr("ciper.train.fit", works)
-    monkeypatch.setattr("ciper.plans.fit", works)
-    monkeypatch.setattr("ciper.demo.fit", works)
+    monkeypatch.setattr("ciper.training.trainer.fit", works)
+    monkeypatch.setattr("ciper.reproduce.plans.fit", works)
+    monkeypatch.setattr("ciper.reproduce.demo.fit", works)
     for arguments in odd_command_lines(310, seed=0):
         done = ciper(*arguments)
         try:
@@ -79,7 +79,7 @@ def fails_with(monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("ciper.tables.table_1", fail)
+    monkeypatch.setattr("ciper.reproduce.tables.table_1", fail)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from ciper import datasets
-from ciper.augment import Augment
+from ciper.augment.chain import Augment
+from ciper.augment.params import Params
+from ciper.data import datasets
 from ciper.files import load_tensors, read_json, replace_file, save_tensors
-from ciper.params import Params
 
 TENSORS = {
     "weight": torch.arange(6.0).view(2, 3),

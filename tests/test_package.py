@@ -47,7 +47,9 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     names = ZipFile(wheel).namelist()
     inside = {name for name in names if name.startswith("ciper/")}
-    assert inside == {f"ciper/{path.name}" for path in ROOT.glob("ciper/*.py")}
+    assert inside == {
+        str(path.relative_to(ROOT)) for path in ROOT.glob("ciper/**/*.py")
+    }
     rest = {name.split("/")[0] for name in names} - {"ciper"}
     assert rest == {
         f"ciper_book-{importlib.metadata.version('ciper-book')}.dist-info"
@@ -73,7 +75,7 @@ def declared(wheel, *extras):
 
 def imported():
     """The names of all modules that the package imports, its own left out."""
-    trees = [ast.parse(p.read_text()) for p in ROOT.glob("ciper/*.py")]
+    trees = [ast.parse(p.read_text()) for p in ROOT.glob("ciper/**/*.py")]
     for node in [node for tree in trees for node in ast.walk(tree)]:
         if isinstance(node, ast.Import):
             yield from [x.name for x in node.names]
@@ -144,8 +146,8 @@ def run(clean, tmp_path, *command):
 def test_every_module_imports_without_development_tools(clean, tmp_path):
     code = """if True:
         import ciper, importlib.util, pkgutil
-        for module in pkgutil.iter_modules(ciper.__path__):
-            importlib.import_module(f"ciper.{module.name}")
+        for module in pkgutil.walk_packages(ciper.__path__, "ciper."):
+            importlib.import_module(module.name)
         print(ciper.__file__, importlib.util.find_spec("nbdev"))"""
     done = run(clean, tmp_path, "python", "-c", code)
     assert done.returncode == 0, done.stderr
@@ -217,7 +219,7 @@ def test_the_extras_that_messages_name_are_in_the_wheel(wheel):
     name = next(x for x in archive.namelist() if x.endswith("/METADATA"))
     about = message_from_bytes(archive.read(name))
     assert about["Name"] == ciper.DISTRIBUTION
-    code = "".join(path.read_text() for path in ROOT.glob("ciper/*.py"))
+    code = "".join(path.read_text() for path in ROOT.glob("ciper/**/*.py"))
     named = set(re.findall(r"pip_install\(['\"](\w+)['\"]\)", code))
     assert named and named <= set(about.get_all("Provides-Extra"))
     assert ciper.pip_install("maps") == 'pip install "ciper-book[maps]"'

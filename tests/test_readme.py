@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ciper.demo import METRICS
-from ciper.results import load_results, results_table
+from ciper.reproduce.demo import METRICS
+from ciper.reproduce.results import load_results, results_table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -1,8 +1,7 @@
 """Link inline code to the API page, and make that page read well.
 
-- `nt_xent`, `Augment.sample` or `ciper.losses` in the text becomes a link when
-  it names exactly one object of the package.
-- In docstrings, `code` and $maths$ mean what they mean in the notebooks.
+- `nt_xent`, `Augment.sample` or `ciper.training.losses` in the text becomes
+  a link when it names exactly one object of the package.
 """
 
 import inspect

@@ -1,6 +1,6 @@
 """Run notebooks top to bottom in place, with reproducible outputs.
 
-Usage: python nbs/_ext/execute.py nbs/library/*.ipynb
+Usage: python nbs/_ext/execute.py nbs/*/*.ipynb
 """
 
 import sys
