@@ -14,9 +14,13 @@ from ciper.reproduce.claims import (
     VIEWS,
     Claim,
     Part,
+    after_holm,
     claims_table,
+    finding,
+    holm,
     joint,
     judge,
+    judgments,
     p_value,
     verdict,
 )
@@ -191,13 +195,15 @@ def test_claims_without_numbers_are_on_the_figures():
 def test_a_claim_that_the_results_bear_out_holds():
     judged = judge(PHOTOS[0], photos(), STAND_INS)
     p = stats.ttest_rel(CIPER, SIMCLR).pvalue
-    assert judged == (
+    assert judged[:5] == (
         PHOTOS[0],
         "Digits",
         f"84.4, 81 (p = {p:.2g})",
         "holds",
         5,
     )
+    ((value, way),) = judged.parts
+    assert (value, way) == (pytest.approx(p, rel=1e-9), "holds")
 
 
 def test_results_the_other_way_round_do_not_hold():
@@ -255,7 +261,7 @@ def test_seeds_that_one_row_lacks_are_not_compared():
 
 def test_one_seed_is_shown_without_a_p():
     judged = judge(PHOTOS[0], photos(SIMCLR[:1], CIPER[:1]), STAND_INS)
-    assert judged[2:] == ("84, 80", "not settled", 1)
+    assert judged[2:5] == ("84, 80", "not settled", 1)
 
 
 def test_a_claim_of_two_data_sets_names_both_and_counts_the_fewest():
@@ -343,3 +349,63 @@ def test_every_claim_has_a_row_once_everything_is_trained():
     found = rows(claims_table([result(j, **numbers) for j in jobs], "laptop"))
     texts = {row["claim"] for row in found}
     assert texts == {claim.text for claim in CLAIMS}
+
+
+# many tests, and what a page says
+
+
+def test_holm_multiplies_by_the_number_of_tests_that_are_left():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.02, math.nan]) == [0.04, 1.0]
+    assert holm([]) == []
+
+
+def test_a_verdict_that_many_tests_undo_is_corrected():
+    near = [x + 0.013 + 0.01 * (-1) ** i for i, x in enumerate(SIMCLR)]
+    made = photos(SIMCLR, near) + photos(data="turntable")
+    judged = judgments(made, "laptop")
+    p = sorted(p for j in judged for p, _ in j.parts)
+    assert p[0] < 0.025 < p[1] < 0.05  # 0.05 / 2
+    assert [j.verdict for j in judged] == ["holds", "holds"]
+    assert after_holm(judged) == ["holds", "holds"]  # the last is left as is
+    more = judged + [judged[0]._replace(parts=((0.9, "holds"),))]
+    assert after_holm(more) == ["not settled", "holds", "not settled"]
+
+
+def test_a_contrary_verdict_stays_contrary_after_the_correction():
+    judged = judgments(photos(CIPER, SIMCLR), "laptop")
+    assert after_holm(judged) == ["does not hold"]
+
+
+def test_a_finding_has_the_verdict_and_numbers_of_its_claims():
+    judged = judgments(photos(CIPER, SIMCLR), "laptop")
+    p = stats.ttest_rel(CIPER, SIMCLR).pvalue
+    claim, line, *_ = finding(judged, PHOTOS[0].text).splitlines()
+    assert claim == f"- *{PHOTOS[0].text}*"
+    ours = f"81 against 84.4, p = {p:.2g}; 5 pairs"
+    assert line == f"  - Digits: **does not hold** ({ours})"
+
+
+def test_a_finding_says_which_verdict_is_undone_and_how_many_were_tested():
+    judged = judgments(photos(), "laptop")
+    many = judged * 20
+    p = stats.ttest_rel(CIPER, SIMCLR).pvalue
+    assert p < 0.05 < 20 * p
+    text = finding(many, PHOTOS[0].text)
+    assert text.count("; corrected: not settled") == 20
+    assert "one of 20 that were tested" in text
+    assert "corrected" not in finding(judged, PHOTOS[0].text)
+
+
+def test_a_finding_of_a_claim_without_trainings_says_so():
+    text = finding(judgments(photos(), "laptop"), VIEWS[0].text)
+    assert text.splitlines()[:2] == [
+        f"- *{VIEWS[0].text}*",
+        "  - no trainings yet",
+    ]
+
+
+def test_a_finding_on_words_that_no_claim_has_is_refused():
+    with pytest.raises(ValueError, match="unknown claim 'CIPER improves'"):
+        finding([], "CIPER improves")

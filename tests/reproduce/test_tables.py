@@ -7,6 +7,7 @@ import statistics
 import sys
 import warnings
 from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 from invented import result
@@ -24,10 +25,12 @@ from ciper.reproduce.results import Summary, load_results, save_result
 from ciper.reproduce.tables import (
     COLUMNS,
     METRICS,
+    chance,
     costs,
     data_title,
     row_name,
     scaled,
+    setup_box,
     shown_summaries,
     table,
     table_1,
@@ -48,6 +51,13 @@ ciper-image      | 92.2 ± 0.3
 """
 
 
+def parts(text):
+    """data set -> Table 2's table of it, as `cells` gives it."""
+    titles, tables = text.split("\n\n")[::2], text.split("\n\n")[1::2]
+    names = [title.strip("*").split(",")[0] for title in titles]
+    return dict(zip(names, map(cells, tables), strict=True))
+
+
 def cells(text):
     """row -> column -> cell of a markdown table."""
     lines = [[x.strip() for x in y.split("|")] for y in text.splitlines()]
@@ -63,7 +73,7 @@ def printed(text):
 
 
 ACCURACIES = 0.9123, 0.9251, 0.9004
-TITLE = "Turntable: accuracy (%)"
+TITLE = "accuracy (%)"
 
 
 @pytest.fixture
@@ -81,29 +91,29 @@ def results(tmp_path):
 
 def test_a_cell_is_mean_std_and_number_of_the_files(results):
     assert len(results) == 4
-    found = cells(table("table 2", results, "laptop"))
+    found = parts(table("table 2", results, "laptop"))["Turntable"]
     mean = 100 * statistics.mean(ACCURACIES)
     std = 100 * statistics.stdev(ACCURACIES)
     row = found["CIPER, image views"]
     assert row[TITLE] == f"{mean:.2f} ± {std:.2f} (3)" == "91.26 ± 1.24 (3)"
-    title = "Turntable: view error (grid steps²)"
+    title = "view error (grid steps²)"
     assert row[title] == "21.50 ± 1.00 (3)"
 
 
 def test_a_single_training_has_no_spread(results):
-    found = cells(table("table 2", results, "laptop"))
+    found = parts(table("table 2", results, "laptop"))["Turntable"]
     assert found["Random encoder"][TITLE] == "92.51 (1)"
 
 
 def test_what_is_missing_is_a_dash(results):
-    found = cells(table("table 2", results, "laptop"))
-    assert len(found) == 5
-    assert found["SimCLR, image views"][TITLE] == "–"
-    ours = [c for c in found["CIPER, image views"] if "rooms" in c]
-    assert len(ours) == 2
-    assert all(row[c] == "–" for row in found.values() for c in ours)
-    empty = cells(table("table 2", [], "laptop"))
-    assert {row[TITLE] for row in empty.values()} == {"–"}
+    found = parts(table("table 2", results, "laptop"))
+    assert found["Turntable"]["SimCLR, image views"][TITLE] == "–"
+    for row in found["Turntable-rooms"].values():
+        assert len(row) == 4
+        ours = [cell for title, cell in row.items() if "paper" not in title]
+        assert ours == ["–", "–"] or ours == ["8.33", "11.11"]  # or chance
+    empty = parts(table("table 2", [], "laptop"))["Turntable"]
+    assert {row[TITLE] for row in empty.values()} == {"8.33", "–"}
 
 
 def test_results_of_other_scales_are_left_out(results):
@@ -126,16 +136,15 @@ def test_results_of_other_figures_are_left_out(results):
 
 
 def test_the_numbers_beside_ours_are_those_of_table_2():
-    found = cells(table("table 2", [], "laptop"))
+    found = parts(table("table 2", [], "laptop"))
     columns = [
-        "paper, CORE50: accuracy (%)",
-        "paper, TDW: accuracy (%)",
-        "paper, CORE50: session accuracy (%)",
-        "paper, TDW: view error (grid steps²)",
+        ("Turntable-rooms", "paper: accuracy (%)"),
+        ("Turntable", "paper: accuracy (%)"),
+        ("Turntable-rooms", "paper: session accuracy (%)"),
+        ("Turntable", "paper: view error (grid steps²)"),
     ]
     for label, numbers in printed(TABLE_2).items():
-        row = found[row_name(label)]
-        assert [row[c] for c in columns] == numbers
+        assert [found[d][row_name(label)][c] for d, c in columns] == numbers
 
 
 def test_the_numbers_beside_ours_are_those_of_table_3():
@@ -143,6 +152,7 @@ def test_the_numbers_beside_ours_are_those_of_table_3():
     beside = {k: v["paper, CIFAR-10: accuracy (%)"] for k, v in found.items()}
     for label, (number,) in printed(TABLE_3).items():
         assert beside.pop(row_name(label)) == number
+    assert beside.pop("Chance") == "10.00"
     rows = "Random encoder", "CIPER, image views, preset = simclr"
     assert beside == dict.fromkeys(rows, "–")
 
@@ -153,13 +163,47 @@ def test_the_columns_of_the_paper_have_a_row_for_each_of_its_rows():
         assert column.metric in METRICS
 
 
-def test_table_2_has_the_stand_in_beside_each_column_of_the_paper():
-    header = list(cells(table("table 2", [], "smoke"))["Random encoder"])
-    names = [title.split(":")[0] for title in header]
-    assert names == [
-        *("Turntable-rooms", "paper, CORE50", "Turntable", "paper, TDW"),
-        *("Turntable-rooms", "paper, CORE50", "Turntable", "paper, TDW"),
+def test_table_2_is_a_table_for_each_of_the_papers_data():
+    titles = table("table 2", [], "smoke").split("\n\n")[::2]
+    assert titles == [
+        "**Turntable, in the place of TDW**",
+        "**Turntable-rooms, in the place of CORE50**",
     ]
+    assert table("table 2", [], "paper").split("\n\n")[::2] == [
+        "**TDW**",
+        "**CORE50**",
+    ]
+
+
+@pytest.mark.parametrize("name", ["Turntable", "Turntable-rooms"])
+def test_a_table_opens_with_chance_and_the_untrained_encoder(name):
+    found = parts(table("table 2", [], "laptop"))[name]
+    assert [*found][:2] == ["Chance", "Random encoder"]
+    ours = list(next(iter(found.values())))
+    assert ours[1::2] == [f"paper: {title}" for title in ours[::2]]
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "value"),
+    [
+        ("cifar10", "linear_accuracy", "10.00"),
+        ("turntable-rooms", "linear_accuracy", "8.33"),
+        ("turntable-rooms", "session_accuracy", "11.11"),
+        ("tdw", "view_mse_steps", "37.72"),
+        ("core50", "linear_accuracy", "–"),  # 10 or 50: the paper is silent
+        ("turntable", "azimuth_gap_deg", "–"),
+    ],
+)
+def test_chance_is_what_an_answer_without_looking_reaches(name, metric, value):
+    assert chance(name, metric) == value
+
+
+def test_the_chance_of_the_measured_images_goes_before_that_of_the_grid():
+    job, *_ = plan("table 2", "laptop", [0], ["turntable"])
+    made = [result(job, view_mse_steps=9, view_mse_steps_chance=38.519)]
+    found = parts(table("table 2", made, "laptop"))["Turntable"]["Chance"]
+    assert found["view error (grid steps²)"] == "38.52"
+    assert found["paper: view error (grid steps²)"] == "37.72"
 
 
 @pytest.mark.parametrize("data", ["cifar10", "folder:elsewhere/cifar10"])
@@ -194,27 +238,28 @@ def test_paper_scale_shows_the_papers_own_data():
         result(job, linear_accuracy=0.25 + 0.5 * (job.experiment == "tdw"))
         for job in jobs
     ]
-    row = cells(table("table 2", made, "paper"))["Random encoder"]
-    assert row["CORE50: accuracy (%)"] == "25.00 (1)"
-    assert row["TDW: accuracy (%)"] == "75.00 (1)"
+    found = parts(table("table 2", made, "paper"))
+    assert found["CORE50"]["Random encoder"][TITLE] == "25.00 (1)"
+    assert found["TDW"]["Random encoder"][TITLE] == "75.00 (1)"
 
 
 @pytest.mark.parametrize(
-    ("base", "epochs", "column"),
+    ("base", "epochs", "name"),
     [("paper", 100, "TDW"), ("laptop", 3, "Turntable")],
 )
 def test_another_number_of_epochs_has_the_same_data_and_its_own_results(
-    base, epochs, column
+    base, epochs, name
 ):
-    scale, title = f"{base}-{epochs}", f"{column}: accuracy (%)"
+    scale = f"{base}-{epochs}"
     made = [
         result(job, linear_accuracy=job.recipe.epochs / 200)
         for job in plan("table 2", scale, [0]) + plan("table 2", base, [0])
     ]
-    found = cells(table("table 2", made, scale))
-    assert {row[title] for row in found.values()} == {f"{epochs / 2:#.4g} (1)"}
-    before = cells(table("table 2", made[:10], base))
-    assert {row[title] for row in before.values()} == {"–"}
+    found = parts(table("table 2", made, scale))[name]
+    shown = {row[TITLE] for row in found.values()} - {"8.33"}
+    assert shown == {f"{epochs / 2:#.4g} (1)"}
+    before = parts(table("table 2", made[:10], base))[name]
+    assert {row[TITLE] for row in before.values()} == {"8.33", "–"}
 
 
 def test_costs_are_measured_against_simclr_as_two():
@@ -402,3 +447,98 @@ def test_whatever_a_result_file_holds_what_is_loaded_can_be_shown(
             assert "verdict" in claims_table(found, "smoke", ["digits"])
         path.write_text(before)
     assert 100 < refused < 290
+# how a table was made
+
+
+def setup(made, item="table 2", scale="laptop"):
+    """name of a setting -> data set -> its values, and the text below."""
+    rows, _, text = setup_box(made, item, scale).partition("\n\n")
+    return cells(rows), text
+
+
+def test_the_setup_is_that_of_the_result_files_beside_the_papers():
+    made = [result(job) for job in plan("table 2", "laptop", range(2))]
+    found, _ = setup(made)
+    assert found["in the place of"] == {
+        "Turntable-rooms": "CORE50",
+        "Turntable": "TDW",
+    }
+    assert found["image size (pixels)"] == {
+        "Turntable-rooms": "24 (paper: 128)",
+        "Turntable": "24 (paper: 64)",
+    }
+    here = {title: cell["Turntable"] for title, cell in found.items()}
+    assert here["training images"] == "3,000 (paper: all)"
+    assert here["width of its layers"] == "0.25 (paper: 1.0)"
+    assert here["epochs"] == "5 (paper: 100)"
+    assert here["batch size"] == "64"  # the paper's too
+    assert here["seeds per row"] == "2"
+    assert (here["trainings"], here["untrained encoders"]) == ("8", "2")
+    assert here["minutes for all"] == "1"  # ten seconds, rounded up
+
+
+def test_settings_of_trainings_that_differ_are_all_listed():
+    one, other = (
+        result(job)
+        for job in plan("table 2", "laptop", [0], ["turntable"])[:2]
+    )
+    other = replace(other, settings=other.settings | {"epochs": 20})
+    found, _ = setup([one, other])
+    assert found["epochs"]["Turntable"] == "5, 20 (paper: 100)"
+
+
+def test_a_row_with_fewer_seeds_is_named():
+    jobs = plan("figure 4b", "laptop", range(2), ["turntable"])
+    made = [
+        result(job)
+        for job in jobs
+        if (job.recipe.alpha, job.recipe.seed) != (10, 1)
+    ]
+    found, _ = setup(made, "figure 4b")
+    seeds = found["seeds per row"]["Turntable"]
+    assert seeds == "2; but 1 of CIPER, dataset views, alpha = 10"
+
+
+def test_trainings_of_different_code_or_machines_are_said_to_be():
+    jobs = plan("table 2", "laptop", [0], ["turntable"])[:2]
+    origins = [{"git_commit": 40 * x, "threads": 1} for x in "ab"]
+    made = [
+        replace(result(job), provenance=origin)
+        for job, origin in zip(jobs, origins)
+    ]
+    _, text = setup(made)
+    assert "2 versions of the code (commits): aaaaaaaa, bbbbbbbb" in text
+    assert "threads" not in text
+    _, text = setup([replace(x, provenance=origins[0]) for x in made])
+    assert "alike" not in text
+
+
+@pytest.mark.parametrize(
+    ("item", "scale", "data", "command"),
+    [
+        ("table 2", "laptop", [], "ciper table 2 --seeds 3`"),
+        ("table 2", "paper", [], "ciper table 2 --seeds 3 --scale paper`"),
+        ("figure 4a", "laptop", [], "ciper figure 4a --seeds 3`"),
+        (
+            "table 3",
+            "paper-100",
+            ["folder:cifar10"],
+            "ciper table 3 --seeds 3 --scale paper-100 --data folder:cifar10`",
+        ),
+    ],
+)
+def test_the_command_of_a_setup_makes_these_results(
+    item, scale, data, command
+):
+    jobs = plan(item, scale, range(3), data)
+    _, text = setup([result(job) for job in jobs], item, scale)
+    assert f"Make it again: `{command}" in text
+
+
+def test_at_the_papers_scale_the_setup_is_compared_with_nothing():
+    made = [result(job) for job in plan("table 2", "paper", [0])]
+    found, text = setup(made, scale="paper")
+    assert "in the place of" not in found
+    assert found["training images"] == {"CORE50": "all", "TDW": "all"}
+    assert found["image size (pixels)"]["CORE50"] == "128"
+    assert "Measured on all unseen images." in text
