@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METHOD_NAMES', 'DATA_TITLES', 'METRICS', 'COLUMNS', 'CLASSES', 'UNSEEN_SESSIONS', 'GRID', 'SETTINGS', 'data_title',
            'row_name', 'Metric', 'scaled', 'Column', 'chance', 'table', 'shown_summaries', 'costs', 'table_1',
-           'setup_table', 'setup_box']
+           'setup_columns', 'setup_table', 'setup_box']
 
 # %% ../../nbs/reproduce/tables.ipynb #imports
 from collections.abc import Mapping, Sequence
@@ -332,6 +332,13 @@ def _setup(all_settings: Sequence[Mapping]) -> dict[str, str]:
     if found["training images"] == "0":
         found["training images"] = "all"
     return found
+
+
+def setup_columns(results: Sequence[Result]) -> dict[str, dict[str, str]]:
+    """data set -> name of a setting -> the values of its trainings."""
+    names = dict.fromkeys(r.experiment for r in results)
+    settings = {n: [r.settings for r in results if r.experiment == n] for n in names}
+    return {name: _setup(found) for name, found in settings.items()}
 
 
 def setup_table(columns: Mapping[str, Mapping[str, str]]) -> str:
