@@ -11,6 +11,7 @@ __all__ = ['PHOTOS', 'OPERATIONS', 'OBJECTS', 'VIEWS', 'SESSIONS', 'ALPHA', 'INS
 import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from scipy.stats import t as student
@@ -327,10 +328,18 @@ def claims_table(
     The arguments are those of `judgments`.
     """
     rows = [
-        [*j.claim[:2], j.data, j.ours, j.claim.paper, f"**{j.verdict}**", j.n]
+        [
+            j.claim.text,
+            j.data,
+            f"**{j.verdict}**",
+            j.ours,
+            j.claim.paper,
+            j.n,
+            j.claim.place,
+        ]
         for j in judgments(results, scale, photos)
     ]
-    header = "claim", "where", "data", "ours", "paper", "verdict", "n"
+    header = "claim", "data", "verdict", "ours", "paper", "n", "where"
     return markdown(header, rows)
 
 # %% ../../nbs/reproduce/claims.ipynb #holm
@@ -393,7 +402,7 @@ def _said(j: Judgment, corrected: str) -> str:
 PUBLISHED = ("digits", "turntable", "folder:cifar10-jpeg")
 
 
-def published(root: str) -> list[Judgment]:
+def published(root: str | Path) -> list[Judgment]:
     """All claims, judged by the results that the repository holds.
 
     Args:

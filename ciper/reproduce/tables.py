@@ -337,7 +337,9 @@ def _setup(all_settings: Sequence[Mapping]) -> dict[str, str]:
 def setup_columns(results: Sequence[Result]) -> dict[str, dict[str, str]]:
     """data set -> name of a setting -> the values of its trainings."""
     names = dict.fromkeys(r.experiment for r in results)
-    settings = {n: [r.settings for r in results if r.experiment == n] for n in names}
+    settings = {
+        n: [r.settings for r in results if r.experiment == n] for n in names
+    }
     return {name: _setup(found) for name, found in settings.items()}
 
 
