@@ -385,7 +385,8 @@ def finding(judged: Sequence[Judgment], *texts: str) -> str:
     ]
     tests = sum(len(j.parts) for j in judged)
     note = (
-        "In brackets: the means of the two rows that a claim compares, and the "
+        "In brackets: the means of the two rows that a claim compares, and "
+        "the "
         f"$p$ of their paired difference, one of {tests} that were tested."
     )
     return "\n".join(lines) + f"\n\n{note}"

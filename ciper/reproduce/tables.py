@@ -371,13 +371,14 @@ def _trainings(here: Sequence[Result]) -> dict[str, str]:
     counts: dict[str, int] = {}
     for r in here:
         counts[r.method] = counts.get(r.method, 0) + 1
+    minutes = ceil(sum(r.train_seconds for r in here) / 60)
     untrained, most = counts.get("random", 0), max(counts.values())
     fewer = [f"{n} of {row_name(k)}" for k, n in counts.items() if n < most]
     return {
         "seeds per row": "; but ".join([f"{most}", *fewer]),
         "trainings": f"{len(here) - untrained}",
         "untrained encoders": f"{untrained or ''}",
-        "minutes for all": f"{ceil(sum(r.train_seconds for r in here) / 60):,}",
+        "minutes for all": f"{minutes:,}",
     }
 
 # %% ../../nbs/reproduce/tables.ipynb #setup-made
