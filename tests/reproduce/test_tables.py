@@ -7,7 +7,6 @@ import statistics
 import sys
 import warnings
 from dataclasses import asdict, replace
-from dataclasses import replace
 
 import pytest
 from invented import result
@@ -447,6 +446,8 @@ def test_whatever_a_result_file_holds_what_is_loaded_can_be_shown(
             assert "verdict" in claims_table(found, "smoke", ["digits"])
         path.write_text(before)
     assert 100 < refused < 290
+
+
 # how a table was made
 
 
