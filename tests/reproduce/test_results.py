@@ -21,8 +21,10 @@ from ciper import Encoder, Run, recipe_at
 from ciper.reproduce.results import (
     Result,
     Summary,
+    in_clone,
     load_result,
     load_results,
+    page_scale,
     paired_difference,
     provenance,
     results_table,
@@ -571,3 +573,27 @@ def test_settings_are_kept_to_the_last_digit(tmp_path):
     assert load_result(save_result(result, tmp_path)).settings == {
         "alpha": 1 / 3
     }
+
+
+def test_a_page_finds_results_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = in_clone("results")
+    assert place == Path(ciper.__file__).parents[1] / "results"
+    assert load_results(place, "demo", "laptop")
+
+
+def test_an_installed_package_says_how_to_get_the_results(
+    tmp_path, monkeypatch
+):
+    installed = tmp_path / "ciper/__init__.py"
+    monkeypatch.setattr(ciper, "__file__", str(installed))
+    with pytest.raises(FileNotFoundError, match="git clone https://"):
+        in_clone("results")
+
+
+def test_a_page_refuses_a_scale_that_there_is_not(monkeypatch):
+    monkeypatch.setenv("CIPER_SCALE", "smoky")
+    with pytest.raises(ValueError, match="did you mean 'smoke'"):
+        page_scale()
+    monkeypatch.delenv("CIPER_SCALE")
+    assert page_scale() == "laptop"
