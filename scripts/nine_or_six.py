@@ -9,6 +9,7 @@ repeated.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -95,7 +96,10 @@ def main() -> None:
             recipe = recipe_at("laptop", **SETTINGS, method=method, seed=seed)
             run = fit(recipe, train, source=views(), progress=False)
             metrics = ask(run.encoder, train, test)
-            result = run_result("nine_or_six", "laptop", run, metrics)
+            result = replace(
+                run_result("nine_or_six", "laptop", run, metrics),
+                command=f"python scripts/nine_or_six.py --seeds {seed + 1}",
+            )
             print(save_result(result, given.out), metrics, flush=True)
 
 
