@@ -55,7 +55,7 @@ clean:
 	@touch $@
 
 .venv/full.stamp: pyproject.toml constraints.txt | $(BIN)/pip
-	$(INSTALL) -e '.[book,cluster,dev,maps]'
+	$(INSTALL) -e '.[book,cluster,dev,notebook]'
 	@touch .venv/core.stamp $@
 
 .venv/bench.stamp: pyproject.toml constraints.txt | $(BIN)/pip

@@ -92,8 +92,8 @@ def favicon() -> None:
 def welcome() -> None:
     """What each encoder knows of the object and of the camera."""
     results = load_results(in_clone("results"), "demo", "laptop")
-    fig = plt.figure(figsize=(7.2, 3.1), layout="constrained")
-    left, right = fig.add_gridspec(1, 2, width_ratios=(1, 1.75))
+    fig = plt.figure(figsize=(6, 2.9), layout="constrained")
+    left, right = fig.add_gridspec(1, 2, width_ratios=(1, 1.7))
     views = left.subgridspec(3, 3, hspace=0.04, wspace=0.04)
     show_views([fig.add_subplot(views[i]) for i in range(9)])
     ax = fig.add_subplot(right)
@@ -101,7 +101,7 @@ def welcome() -> None:
         found = [r.metrics for r in results if r.method == method]
         x = [100 * m["object_accuracy"] for m in found]
         y = [m["azimuth_error_deg"] for m in found]
-        ax.plot(x, y, "o", ms=7, alpha=0.8, color=COLORS[method])
+        ax.plot(x, y, "o", ms=6, alpha=0.8, color=COLORS[method])
         above = sum(x) / len(x), min(y)
         label = dict(ha="center", xytext=(0, 7), textcoords="offset points")
         label |= dict(color=COLORS[method], fontweight="bold")
@@ -110,7 +110,7 @@ def welcome() -> None:
     ax.set(ylabel="seen from where? (error, degrees)", ylim=(30, 0))
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_title("knows both", loc="right", fontsize=9, color="0.35")
-    save(ax, "welcome.png", dpi=130, facecolor="white")
+    save(ax, "welcome.png", dpi=150, facecolor="white")
 
 
 def show_views(axes: list[Axes]) -> None:

@@ -1,12 +1,15 @@
 """Notebooks, package and book agree, and belong to no one machine."""
 
+import ast
 import importlib
 import inspect
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
@@ -33,6 +36,8 @@ MODULES = sorted(
     for path in (ROOT / "ciper").rglob("*.py")
     if path.stem[0] != "_"
 )
+COLAB = runpy.run_path(str(ROOT / "nbs/_ext/colab.py"))["CELL"]
+PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}  # import -> package
 DIRECTIVES = {
     *("default_exp", "export", "exporti", "hide", "eval", "slow"),
     *("label", "fig-cap", "fig-alt", "echo", "output", "include", "warning"),
@@ -135,6 +140,44 @@ def test_a_chapter_opens_with_its_summary_and_closes_with_exercises(path):
     assert len(text.split()) >= 150
     headings = re.findall(r"(?m)^## +(.+?) *$", text)
     assert headings[-2:] == ["Finding", "Exercises"]
+
+
+PROSE = [
+    path
+    for path in sorted((ROOT / "nbs").glob("**/[!_]*.md"))
+    if path.stem not in ("api", "references")  # lists made by Sphinx
+]
+
+
+@notebook_test(PROSE)
+def test_a_page_of_prose_opens_with_its_summary(path):
+    text = path.read_text()
+    assert re.match(r"# \S.*\n\n> \S.*\n", text)
+    assert len(text.split()) >= 150
+
+
+@notebook_test()
+def test_all_notebooks_prepare_colab_by_the_same_cell(path):
+    found = [c for c in cells(path) if "google.colab" in c.source]
+    assert [cell.source for cell in found] == [COLAB], path.stem
+    assert cells(path).index(found[0]) < 2  # before anything is imported
+
+
+def test_the_colab_cell_installs_what_pages_import():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = re.search(r"/book\[(\w+)\]", COLAB)[1]
+    needed = project["dependencies"] + project["optional-dependencies"][extra]
+    known = {re.split(r"[<>=\[]", x)[0].lower() for x in needed}
+    lines = "\n".join(c.source for path in NOTEBOOKS for c in cells(path))
+    names = re.findall(r"(?m)^(?:from|import) (\w+)", lines)
+    packages = {PACKAGES.get(name, name) for name in names}
+    packages -= {*sys.stdlib_module_names, "ciper", "IPython"}
+    assert not {x.replace("_", "-").lower() for x in packages} - known
+
+
+@notebook_test()
+def test_no_page_depends_on_the_folder_it_is_started_in(path):
+    assert not [c.id for c in cells(path) if "../.." in c.source]
 
 
 @notebook_test()
@@ -411,3 +454,28 @@ def test_a_chapter_opens_in_colab(book, path):
     )
     page = book[name.with_suffix(".html")]
     assert any(address in link for link in page.links)
+
+
+def messages(source):
+    """The texts in a module as written, with … where a value is put in."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(
+                part.value if isinstance(part, ast.Constant) else "…"
+                for part in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_messages_on_the_troubleshooting_page_are_the_package_s_own():
+    page = (ROOT / "nbs/reference/troubleshooting.md").read_text()
+    shown = re.findall(r"(?s)```text\n(.+?)\n```", page)
+    texts = [
+        text
+        for path in (ROOT / "ciper").rglob("*.py")
+        for text in messages(path.read_text())
+    ]
+    parts = {p.strip() for line in shown for p in line.split("…")} - {"", ":"}
+    assert len(shown) > 20
+    assert not [p for p in parts if not any(p in text for text in texts)]

@@ -24,9 +24,10 @@ class LinkInlineCode(SphinxPostTransform):
 
     def run(self, **kwargs):
         objects = self.env.get_domain("py").objects
-        chapter = self.env.docname.rsplit("/", 1)[-1].partition("_")[2]
+        module = PACKAGE + self.env.docname.removeprefix("nbs")
         names = _names(objects, _full_spellings)
-        names = _names(objects, _short_spellings, chapter) | names
+        short = _names(objects, _short_spellings, module.replace("/", "."))
+        names = short | names
         for node in list(self.document.findall(nodes.literal)):
             match = CALL.fullmatch(node.astext())
             found = match and names.get(match[1])
@@ -39,26 +40,28 @@ class LinkInlineCode(SphinxPostTransform):
 def _names(objects, spellings, *where) -> dict[str, tuple[str, str, str]]:
     """What a text may say -> (page, anchor, full name), where one fits."""
     names = {}
+    modules = [n for n, entry in objects.items() if entry.objtype == "module"]
     for full, entry in objects.items():
         if full.split(".")[0] == PACKAGE and not entry.aliased:
-            for name in spellings(full, entry.objtype, *where):
+            homes = (m for m in modules if full.startswith(m + "."))
+            home = max(homes, key=len, default="")
+            for name in spellings(full, home, *where):
                 target = (entry.docname, entry.node_id, full)
                 names.setdefault(name, []).append(target)
     return {name: x[0] for name, x in names.items() if len(x) == 1}
 
 
-def _full_spellings(full: str, kind: str) -> list[str]:
-    """In any text: `load`, `data.load`, `Augment.sample`."""
-    if kind == "module":
+def _full_spellings(full: str, home: str) -> list[str]:
+    """In any text: `load`, `datasets.load`, `Augment.sample`."""
+    if not home:
         return [full]
-    _, module, name = full.split(".", 2)
-    return [full, f"{PACKAGE}.{name}", f"{module}.{name}", name]
+    name = full.removeprefix(home + ".")
+    return [full, f"{PACKAGE}.{name}", f"{home.split('.')[-1]}.{name}", name]
 
 
-def _short_spellings(full: str, kind: str, chapter: str) -> list[str]:
+def _short_spellings(full: str, home: str, module: str) -> list[str]:
     """In the chapter of `Augment`, `sample` can only be its method."""
-    in_chapter = full.startswith(f"{PACKAGE}.{chapter}.")
-    return [full.rsplit(".", 1)[1]] if in_chapter else []
+    return [full.rsplit(".", 1)[1]] if home == module else []
 
 
 def _is_linked(node) -> bool:
