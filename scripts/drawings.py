@@ -90,7 +90,7 @@ def favicon() -> None:
 
 
 def welcome() -> None:
-    """What each encoder knows of the object and of the camera."""
+    """What can be read of the object and of the camera, per encoder."""
     results = load_results(in_clone("results"), "demo", "laptop")
     fig = plt.figure(figsize=(6, 2.9), layout="constrained")
     left, right = fig.add_gridspec(1, 2, width_ratios=(1, 1.7))
@@ -109,7 +109,7 @@ def welcome() -> None:
     ax.set(xlabel="which object? (% right)", xlim=(35, 104))
     ax.set(ylabel="seen from where? (error, degrees)", ylim=(30, 0))
     ax.spines[["top", "right"]].set_visible(False)
-    ax.set_title("knows both", loc="right", fontsize=9, color="0.35")
+    ax.set_title("both can be read", loc="right", fontsize=9, color="0.35")
     save(ax, "welcome.png", dpi=150, facecolor="white")
 
 
