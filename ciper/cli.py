@@ -71,7 +71,7 @@ def demo(
 
     _check_folders(out, out / "results", *(out / name for name in METHODS))
     table = run_demo(out, scale, seed)
-    title = f"Turntable, {scale} scale, one training a method, seed {seed}"
+    title = f"Turntable, {scale} scale, one training per method, seed {seed}"
     _print_table(title, table, METRICS)
     _say(f"View error of guessing: {CHANCE_VIEW_ERROR:.2f}")
     _say(f"Pictures, weights and results are in {out}")

@@ -299,7 +299,9 @@ def _apply(chain: _Chain, images: Tensor, params: Params):
     check_schema(chain.schema, params.schema)
     if len(params) != len(batch):
         found = f"{len(params)} rows for {len(batch)} images"
-        raise ValueError(f"expected a row of parameters an image, got {found}")
+        raise ValueError(
+            f"expected a row of parameters per image, got {found}"
+        )
     with torch.autocast(images.device.type, enabled=False):
         views = _views(chain, batch, params.to(images.device))
     return views if images.ndim == 4 else views[0]

@@ -212,7 +212,7 @@ def full_gradient(
         classifier: linear read-out of the representations.
         images: uint8, or floats in [0, 1]; an encoder that takes normalized
             images is wrapped as `embed` says.
-        classes: the class whose logit is explained, one an image.
+        classes: the class whose logit is explained, one per image.
 
     Raises:
         ValueError: shapes that do not fit, a class out of range, images not
@@ -274,7 +274,7 @@ def saliency(
         encoder: as for `full_gradient`.
         classifier: linear read-out of the representations.
         images: as for `full_gradient`.
-        classes: the class whose logit is explained, one an image.
+        classes: the class whose logit is explained, one per image.
         batch_size: images at a time; the maps do not depend on it.
 
     Raises:
