@@ -79,8 +79,8 @@ def _listen(part, name: str, record: dict, inputs) -> dict:
 class ViewTransform:
     """For `transform=`: an image becomes a list of (view, vector).
 
-    Takes PIL images of any mode, and tensors (c, h, w) as `Augment` does. `generator`
-    is what `as_generator` takes.
+    Takes PIL images of any mode, and tensors (c, h, w) as `Augment` does.
+    `generator` is what `as_generator` takes.
     """
 
     def __init__(self, augment: Augment, count: int = 2):

@@ -315,7 +315,8 @@ def _as_html(data: ImageData) -> str:
 
 def _row(name: str, factor: Factor) -> str:
     if factor.kind == "categorical":
-        shown = f"{len(factor.levels)}: {', '.join(map(str, factor.levels[:3]))}, ..."
+        first = ", ".join(map(str, factor.levels[:3]))
+        shown = f"{len(factor.levels)}: {first}, ..."
     else:
         low, high = factor.values.min().item(), factor.values.max().item()
         shown = f"{low:g} to {high:g} {factor.unit}"

@@ -821,7 +821,7 @@ def turntable_grid() -> dict[str, Num[Tensor, " n"]]:
     steps = [torch.arange(n, **like) for n in (len(OBJECTS), 4, 7, 36)]
     k, d, e, a = torch.cartesian_prod(*steps).T
     return {
-        "object": k, "azimuth": 10 * a.float(), "elevation": 10 * e.float() + 10,
-        "distance": (3 + d).float() / 10, "azimuth_step": a, "elevation_step": e,
-        "distance_step": d,
+        "object": k, "azimuth": 10 * a.float(),
+        "elevation": 10 * e.float() + 10, "distance": (3 + d).float() / 10,
+        "azimuth_step": a, "elevation_step": e, "distance_step": d,
     }  # fmt: skip

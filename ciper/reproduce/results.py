@@ -324,7 +324,7 @@ def results_table(
     metrics: Sequence[str],
     paper: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str:
-    """Markdown: a row per method, a column per metric, the paper's beside ours.
+    """Markdown: a row per method, a column per metric, the paper's beside.
 
     `paper[method][metric]` is text. Nothing is bold: see the spreads.
     """

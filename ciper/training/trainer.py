@@ -269,7 +269,7 @@ def cosine(recipe: Recipe, t: int, steps: int) -> float:
 
 # %% ../../nbs/training/trainer.ipynb #fabric
 def choose_precision(recipe: Recipe) -> str:
-    """ "float32" or "bfloat16": what a recipe asks for, or what is best here."""
+    """ "float32" or "bfloat16": what a recipe asks for, or the best here."""
     smallest = min(_view_sizes(recipe))
     single = map_sides(recipe.stem, smallest)[-2] == 1
     if recipe.precision == "auto":
@@ -705,9 +705,8 @@ def _resume(state: _State, kept: tuple, path: Path, now: dict) -> None:
             differ = f"{then[name]}, now {now[name]}"
             if name == "recipe":
                 differ = ", ".join(_differing(then[name], now[name]))
-            raise FileExistsError(
-                f"{path} is of a training with other {name} ({differ}); {_ANEW}"
-            )
+            other = f"of a training with other {name} ({differ})"
+            raise FileExistsError(f"{path} is {other}; {_ANEW}")
     unsure = [
         f"{name} {then.get(name, 'not known')}, now {now[name]}"
         for name in (*_MUST, *_SHOULD)
@@ -716,7 +715,7 @@ def _resume(state: _State, kept: tuple, path: Path, now: dict) -> None:
     if unsure:
         warnings.warn(
             f"{path} was written under other conditions ({'; '.join(unsure)}):"
-            " the weights may differ from those of one training without a stop",
+            " the weights may differ from those of a training without a stop",
             stacklevel=2,
         )
     try:

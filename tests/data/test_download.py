@@ -313,6 +313,6 @@ def test_the_root_is_given_or_named_by_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("CIPER_DATA", "/elsewhere")
     assert str(data_folder()) == "/elsewhere"
     assert data_folder(tmp_path) == tmp_path
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/data/me")
     monkeypatch.setenv("CIPER_DATA", "~/photos")
-    assert str(data_folder()) == "/home/me/photos"
+    assert str(data_folder()) == "/data/me/photos"

@@ -33,7 +33,7 @@ def ciper(*arguments):
     """Run the command; its exit code and everything it printed."""
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLUMNS", "400")
+        patch.setattr(cli.console, "width", 400)
         patch.setenv("CIPER_DEBUG", "1")
         patch.setattr(sys, "argv", ["ciper", *map(str, arguments)])
         patch.setattr(warnings, "showwarning", warnings.showwarning)

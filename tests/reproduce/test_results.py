@@ -205,10 +205,10 @@ def test_a_name_that_could_leave_its_folder_is_refused(kind, name):
         ("folder:photos/", "folder:photos"),
         ("folder:a/photos", "folder:a/photos"),
         ("hf:someone/flowers", "hf:someone/flowers"),
-        ("folder:/home/me/photos", "folder:photos@"),
+        ("folder:/data/me/photos", "folder:photos@"),
         ("folder:~/photos", "folder:photos@"),
         ("folder:../me/photos", "folder:photos@"),
-        ("hf:/home/me/flowers", "hf:flowers@"),
+        ("hf:/data/me/flowers", "hf:flowers@"),
     ],
 )
 def test_the_data_are_named_without_a_place_of_this_machine(data, kept):
@@ -221,18 +221,18 @@ def test_the_data_are_named_without_a_place_of_this_machine(data, kept):
 
 
 def test_a_folder_is_the_same_however_its_path_is_written(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/data/me")
     monkeypatch.chdir("/usr")
-    paths = "~/photos", "/home/me/photos/", "../home/me/x/../photos"
+    paths = "~/photos", "/data/me/photos/", "../data/me/x/../photos"
     assert len({make(data=f"folder:{path}").data for path in paths}) == 1
-    others = "/home/you/photos", "photos", "~/photos/photos"
+    others = "/data/you/photos", "photos", "~/photos/photos"
     names = {make(data=f"folder:{path}").data for path in (*others, paths[0])}
     assert len(names) == 4
 
 
 def test_the_command_is_kept_without_places_of_this_machine(monkeypatch):
-    words = ["/home/me/bin/ciper", "table", "3", "--data"]
-    words += ["folder:/home/me/my photos", "--out=/home/me/o", "--runs", "~/r"]
+    words = ["/data/me/bin/ciper", "table", "3", "--data"]
+    words += ["folder:/data/me/my photos", "--out=/data/me/o", "--runs", "~/r"]
     monkeypatch.setattr(sys, "argv", words)
     run = Run(recipe_at("smoke", data=words[4]), Encoder(width=0.125), [])
     found = run_result("x", "smoke", run, {})
@@ -247,13 +247,13 @@ def test_an_older_file_is_read_and_its_paths_are_not(tmp_path):
     path = save_result(make(), tmp_path)
     content = json.loads(path.read_text())
     for place in (content, content["settings"]):
-        place["data"] = "folder:/home/me/photos"
-    content["command"] = "ciper table 3 --data folder:/home/me/photos"
+        place["data"] = "folder:/data/me/photos"
+    content["command"] = "ciper table 3 --data folder:/data/me/photos"
     path.write_text(json.dumps(content))
     found = load_result(path)
     assert found.command == "ciper table 3 --data folder:photos"
     assert found.data == found.settings["data"]
-    assert found.data == make(data="folder:/home/me/photos").data
+    assert found.data == make(data="folder:/data/me/photos").data
 
 
 # files

@@ -286,7 +286,7 @@ def test_a_prediction_does_not_depend_on_the_rest_of_the_batch():
         ({"width": -1.0}, "^width must be > 0, got -1.0$"),
         ({"width": float("nan")}, "^width must be a finite number, got nan$"),
         ({"width": float("inf")}, "^width must be a finite number, got inf$"),
-        ({"mean": (0.5, float("nan"), 0)}, "^mean and std must be numbers"),
+        ({"mean": (0.5, float("nan"), 0.0)}, "^mean and std must be numbers"),
         ({"mean": (0.5,)}, "mean and std must have one length, got 1 and 3"),
         ({"std": (0.2, 0.0, 0.2)}, r"std must be > 0, got \(0.2, 0.0, 0.2\)"),
     ],
