@@ -37,7 +37,7 @@ from ciper.reproduce.results import (
     run_result,
     save_result,
 )
-from ..training.methods import METHODS
+from ..training.methods.registry import METHODS
 from ciper.training.trainer import (
     CHECKPOINT,
     ENCODER,

@@ -31,7 +31,7 @@ from ciper.reproduce.results import (
     markdown,
     summarize,
 )
-from ..training.methods import METHODS
+from ..training.methods.registry import METHODS
 from ..training.trainer import Recipe, base_scale
 
 # %% ../../nbs/reproduce/tables.ipynb #names

@@ -52,7 +52,8 @@ from ciper.training.encoders import (
     load_weights,
     map_sides,
 )
-from .methods import METHODS, Method, build_method
+from .methods.base import Method
+from .methods.registry import METHODS, build_method
 
 # %% ../../nbs/training/trainer.ipynb #recipe
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}  # Fabric's

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ciper.augment.chain import Augment
 from ciper.augment.params import Params
 from ciper.data.sources import Batch, to_float
-from ciper.training.methods import METHODS
+from ciper.training.methods.registry import METHODS
 from ciper.training.trainer import Monitor, build, recipe_at
 
 READS = {

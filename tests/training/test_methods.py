@@ -6,7 +6,7 @@ import torch
 from ciper.data.sources import Batch
 from ciper.training.encoders import Encoder, rotation_head
 from ciper.training.losses import nt_xent, predictive_loss
-from ciper.training.methods import METHODS, build_method
+from ciper.training.methods.registry import METHODS, build_method
 
 NARROW = dict(projector_width=16, predictor_width=16)
 

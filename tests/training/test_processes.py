@@ -13,7 +13,7 @@ import copy
 import torch
 from lightning_fabric import Fabric
 from ciper.data.sources import Batch
-from ciper.training.methods import CIPER
+from ciper.training.methods.ciper import CIPER
 from ciper.training.trainer import gather_rows
 
 class Plain(torch.nn.Module):

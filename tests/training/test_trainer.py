@@ -23,7 +23,7 @@ from ciper.files import load_tensors, save_tensors
 from ciper.reproduce.plans import neighbors_watch
 from ciper.training import trainer as module
 from ciper.training.losses import nt_xent, predictive_loss
-from ciper.training.methods import SimCLR
+from ciper.training.methods.simclr import SimCLR
 from ciper.training.trainer import (
     Monitor,
     OutOfTime,
