@@ -148,10 +148,14 @@ def _inside(rows: Int[Tensor, "*k"], n: int) -> int | Int[Tensor, "*k"]:
     rows = torch.where(rows < 0, rows + n, rows)
     return rows if rows.ndim else int(rows)
 
-# %% ../../nbs/augment/params.ipynb #table
+# %% ../../nbs/augment/params.ipynb #params
 @dataclass(frozen=True, eq=False)
-class _Table:
-    """What `Params` has in common with any table."""
+class Params:
+    """The parameters of n views: a table, flags, and the columns' meaning.
+
+    `params["crop"]` is an operation's columns, `params["hue"]` one column,
+    `params[3:5]` or `params[mask]` a choice of views, as `rows_of` says.
+    """
 
     table: Float[Tensor, "n k"]  # a column for each entry of `schema`
     flags: Bool[Tensor, "n o"]  # a column for each operation: applied?
@@ -161,11 +165,22 @@ class _Table:
         return len(self.table)
 
     def __getitem__(self, key):
-        if isinstance(key, str):
-            return self.table[:, _columns(self.schema, key)]
-        rows = rows_of(key, len(self))
-        rows = torch.as_tensor(rows, device=self.table.device).view(-1)
-        return replace(self, table=self.table[rows], flags=self.flags[rows])
+        if not isinstance(key, str):
+            rows = rows_of(key, len(self))
+            rows = torch.as_tensor(rows, device=self.table.device).view(-1)
+            return replace(
+                self, table=self.table[rows], flags=self.flags[rows]
+            )
+        places = list(enumerate(self.schema))
+        of = [i for i, q in places if q.operation == key and q.target]
+        of = of or [i for i, q in places if q.name == key]
+        if not of:
+            known = [
+                name for q in self.schema for name in (q.operation, q.name)
+            ]
+            known = ", ".join(dict.fromkeys(known))
+            raise ValueError(f"no parameter {key!r}, expected one of {known}")
+        return self.table[:, of]
 
     @property
     def applied(self) -> dict[str, Bool[Tensor, "n"]]:
@@ -173,29 +188,19 @@ class _Table:
         names = dict.fromkeys(q.operation for q in self.schema)
         return dict(zip(names, self.flags.unbind(1)))
 
-# %% ../../nbs/augment/params.ipynb #columns
-def _columns(schema: tuple[Parameter, ...], key: str) -> list[int]:
-    """Positions of an operation's target columns, or of one named column."""
-    of = [i for i, q in enumerate(schema) if q.operation == key and q.target]
-    of = of or [i for i, q in enumerate(schema) if q.name == key]
-    if not of:
-        known = [name for q in schema for name in (q.operation, q.name)]
-        known = ", ".join(dict.fromkeys(known))
-        raise ValueError(f"no parameter {key!r}, expected one of {known}")
-    return of
-
-# %% ../../nbs/augment/params.ipynb #params
-@dataclass(frozen=True, eq=False)
-class Params(_Table):
-    """The parameters of n views: a table, flags, and the columns' meaning.
-
-    `params["crop"]` is an operation's columns, `params["hue"]` one column,
-    `params[3:5]` or `params[mask]` a choice of views, as `rows_of` says.
-    """
-
     def vector(self, normalize: bool = False) -> Float[Tensor, "n k"]:
         """The parameters to predict, columns as `Augment.names` (Table 1)."""
-        return _vector(self.schema, self.table, normalize)
+        columns = []
+        for q, values in zip(self.schema, self.table.unbind(1)):
+            if q.kind == "circular":
+                angle = torch.deg2rad(values)
+                columns += [angle.cos(), angle.sin()]
+            elif q.target:
+                ranged = q.kind != "categorical" and q.low != q.high
+                if normalize and ranged:
+                    values = (2 * values - (q.low + q.high)) / (q.high - q.low)
+                columns.append(values)
+        return torch.stack(columns, 1)
 
     def to(self, device: torch.device | str) -> "Params":
         """The same parameters on another device."""
@@ -213,34 +218,34 @@ class Params(_Table):
         if not parts or not all(isinstance(part, Params) for part in parts):
             found = ", ".join(type(part).__name__ for part in parts)
             raise ValueError(f"expected Params to join, got {found or 'none'}")
-        return _cat(parts)
+        for part in parts:
+            check_schema(parts[0].schema, part.schema)
+        table = torch.cat([part.table for part in parts])
+        flags = torch.cat([part.flags for part in parts])
+        return Params(table, flags, parts[0].schema)
 
     def save(self, path: Path | str) -> None:
         """Write a safetensors file, with the schema as JSON."""
-        _save(self, path)
+        schema = [asdict(parameter) for parameter in self.schema]
+        tensors = {"table": self.table, "flags": self.flags}
+        save_tensors(path, tensors, {"schema": schema})
 
     @staticmethod
     def load(path: Path | str) -> "Params":
         """Read what `save` wrote; ValueError if it is something else."""
-        return _load(path)
-
-# %% ../../nbs/augment/params.ipynb #vector
-def _vector(schema, table, normalize: bool) -> Float[Tensor, "n t"]:
-    columns = []
-    for parameter, values in zip(schema, table.unbind(1)):
-        if parameter.kind == "circular":
-            angle = torch.deg2rad(values)
-            columns += [angle.cos(), angle.sin()]
-        elif parameter.target:
-            columns.append(_scaled(parameter, values) if normalize else values)
-    return torch.stack(columns, 1)
-
-
-def _scaled(parameter: Parameter, values: Float[Tensor, "n"]):
-    low, high = parameter.low, parameter.high
-    if parameter.kind == "categorical" or low == high:
-        return values
-    return (2 * values - (low + high)) / (high - low)
+        tensors, about = load_tensors(path)
+        try:
+            schema = tuple(Parameter(**column) for column in about["schema"])
+            table, flags = tensors["table"], tensors["flags"]
+            operations = {parameter.operation for parameter in schema}
+            fits = table.shape == (len(flags), len(schema))
+            fits &= flags.shape == (len(table), len(operations))
+        except (KeyError, TypeError):
+            fits = False
+        if not fits:
+            wanted = "expected a file that Params.save wrote"
+            raise ValueError(f"{wanted}, got {path}")
+        return Params(table, flags, schema)
 
 # %% ../../nbs/augment/params.ipynb #check-schema
 def check_schema(
@@ -251,34 +256,6 @@ def check_schema(
         if ours != theirs:
             message = "parameters come from another augmentation"
             raise ValueError(f"{message}: {theirs}, expected {ours}")
-
-# %% ../../nbs/augment/params.ipynb #files
-def _cat(parts: Sequence[Params]) -> Params:
-    for part in parts:
-        check_schema(parts[0].schema, part.schema)
-    table = torch.cat([part.table for part in parts])
-    return Params(table, torch.cat([p.flags for p in parts]), parts[0].schema)
-
-
-def _save(params: Params, path: Path | str) -> None:
-    schema = [asdict(parameter) for parameter in params.schema]
-    tensors = {"table": params.table, "flags": params.flags}
-    save_tensors(path, tensors, {"schema": schema})
-
-
-def _load(path: Path | str) -> Params:
-    tensors, about = load_tensors(path)
-    try:
-        schema = tuple(Parameter(**column) for column in about["schema"])
-        table, flags = tensors["table"], tensors["flags"]
-        operations = {parameter.operation for parameter in schema}
-        fits = table.shape == (len(flags), len(schema))
-        fits &= flags.shape == (len(table), len(operations))
-    except (KeyError, TypeError):
-        fits = False
-    if not fits:
-        raise ValueError(f"expected a file that Params.save wrote, got {path}")
-    return Params(table, flags, schema)
 
 # %% ../../nbs/augment/params.ipynb #relative
 def relative(a: Params, b: Params) -> Float[Tensor, "n k"]:
@@ -293,14 +270,11 @@ def relative(a: Params, b: Params) -> Float[Tensor, "n k"]:
     check_schema(a.schema, b.schema)
     if len(a) != len(b):
         raise ValueError(f"expected as many rows, got {len(a)} and {len(b)}")
-    difference = (b.table - a.table).unbind(1)
-    columns = [_between(q, d) for q, d in zip(a.schema, difference)]
-    return _vector(a.schema, torch.stack(columns, 1), False)
-
-
-def _between(parameter: Parameter, difference: Float[Tensor, "n"]):
-    if parameter.kind == "binary":
-        return difference.abs()
-    if parameter.kind == "categorical":
-        return difference % parameter.classes
-    return difference
+    columns = []
+    for q, difference in zip(a.schema, (b.table - a.table).unbind(1)):
+        if q.kind == "binary":
+            difference = difference.abs()
+        elif q.kind == "categorical":
+            difference = difference % q.classes
+        columns.append(difference)
+    return replace(a, table=torch.stack(columns, 1)).vector()
