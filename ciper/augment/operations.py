@@ -76,19 +76,6 @@ class FourFoldRotation(Operation):
         return images
 
 # %% ../../nbs/augment/operations.ipynb #rotation
-def _rotate(images: Float[Tensor, "n c h w"], angle: Float[Tensor, "n"]):
-    """Turn counterclockwise by degrees; bilinear, black outside."""
-    height, width = images.shape[2:]
-    like = {"device": images.device, "dtype": images.dtype}
-    phi = torch.deg2rad(angle)[:, None, None]
-    x = torch.arange(width, **like) - (width - 1) / 2
-    y = torch.arange(height, **like)[:, None] - (height - 1) / 2
-    from_x = (phi.cos() * x - phi.sin() * y) * (2 / width)
-    from_y = (phi.sin() * x + phi.cos() * y) * (2 / height)
-    grid = torch.stack([from_x, from_y], -1)
-    return grid_sample(images, grid, align_corners=False)
-
-
 @dataclass(frozen=True)
 class Rotation(Operation):
     """Turn counterclockwise by an angle from [-degrees, degrees]."""
@@ -110,7 +97,16 @@ class Rotation(Operation):
         return _uniform((n, 1), -self.degrees, self.degrees, generator)
 
     def pixels(self, images, values, applied):
-        return choose_(images, applied, _rotate(images, values[:, 0]))
+        height, width = images.shape[2:]
+        like = {"device": images.device, "dtype": images.dtype}
+        phi = torch.deg2rad(values[:, 0])[:, None, None]
+        x = torch.arange(width, **like) - (width - 1) / 2
+        y = torch.arange(height, **like)[:, None] - (height - 1) / 2
+        from_x = (phi.cos() * x - phi.sin() * y) * (2 / width)
+        from_y = (phi.sin() * x + phi.cos() * y) * (2 / height)
+        grid = torch.stack([from_x, from_y], -1)
+        turned = grid_sample(images, grid, align_corners=False)
+        return choose_(images, applied, turned)
 
 # %% ../../nbs/augment/operations.ipynb #translation
 def _shift(values: Float[Tensor, "n"], pixels: int):

@@ -16,34 +16,6 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 from torchvision.transforms.v2 import functional as TF
 
-# %% ../../nbs/augment/pixels.ipynb #taps
-def _taps(start: Float[Tensor, "*n"], length: Float[Tensor, "*n"], size, k):
-    """Places and weights of the k entries in each row of the matrices."""
-    scale = (length / size)[..., None]
-    reach = scale.clamp(min=1)
-    like = {"device": start.device, "dtype": start.dtype}
-    center = torch.arange(0.5, size, **like) * scale
-    first = (center - reach + 0.5).floor()
-    j = first[..., None] + torch.arange(k, device=start.device)
-    weights = (j - (center - 0.5)[..., None]).div_(reach[..., None])
-    weights = weights.abs_().neg_().add_(1).clamp_(min=0)
-    inside = j.clamp(min=0).minimum((length - 1)[..., None, None])
-    weights.mul_(inside == j)
-    weights.div_(weights.sum(-1, keepdim=True))
-    return inside.add_(start[..., None, None]).long(), weights
-
-# %% ../../nbs/augment/pixels.ipynb #mix-rows
-def _mix_rows(x: Float[Tensor, "n c h w"], places, weights):
-    """A x for each image; A has k entries a row, (n, i, k)."""
-    n, c, h, w = x.shape
-    i, k = places.shape[1:]
-    first = torch.arange(0, n * c * h, h, device=x.device)
-    bags = (first.view(n, c, 1, 1) + places[:, None]).view(-1, k)
-    weights = weights[:, None].expand(n, c, i, k).reshape(-1, k)
-    rows = x.reshape(n * c * h, w)
-    mixed = embedding_bag(bags, rows, mode="sum", per_sample_weights=weights)
-    return mixed.view(n, c, i, w)
-
 # %% ../../nbs/augment/pixels.ipynb #box-entries
 def box_entries(
     start: Float[Tensor, "2 n"],
@@ -56,8 +28,31 @@ def box_entries(
     Returns the places (n, size, k) and weights in A, then those in B.
     """
     k = max(2, math.ceil(2 * max(image_size) / size))
-    places, weights = _taps(start, length, size, k)
+    scale = (length / size)[..., None]
+    reach = scale.clamp(min=1)
+    like = {"device": start.device, "dtype": start.dtype}
+    center = torch.arange(0.5, size, **like) * scale
+    first = (center - reach + 0.5).floor()
+    j = first[..., None] + torch.arange(k, device=start.device)
+    weights = (j - (center - 0.5)[..., None]).div_(reach[..., None])
+    weights = weights.abs_().neg_().add_(1).clamp_(min=0)
+    inside = j.clamp(min=0).minimum((length - 1)[..., None, None])
+    weights.mul_(inside == j)
+    weights.div_(weights.sum(-1, keepdim=True))
+    places = inside.add_(start[..., None, None]).long()
     return places[0], weights[0], places[1], weights[1]
+
+# %% ../../nbs/augment/pixels.ipynb #mix-rows
+def _mix_rows(x: Float[Tensor, "n c h w"], places, weights):
+    """A x for each image; A has k entries a row, (n, i, k)."""
+    n, c, h, w = x.shape
+    i, k = places.shape[1:]
+    first = torch.arange(0, n * c * h, h, device=x.device)
+    bags = (first.view(n, c, 1, 1) + places[:, None]).view(-1, k)
+    weights = weights[:, None].expand(n, c, i, k).reshape(-1, k)
+    rows = x.reshape(n * c * h, w)
+    mixed = embedding_bag(bags, rows, mode="sum", per_sample_weights=weights)
+    return mixed.view(n, c, i, w)
 
 # %% ../../nbs/augment/pixels.ipynb #resize
 def resize(
