@@ -370,8 +370,12 @@ def map_2d(
         raise ValueError(f"PaCMAP is not installed: {cure}")
     _check_rows(h, 36 if method == "pacmap" else 2)
     x = h.detach().cpu().double().numpy()
-    place = _pacmap if method == "pacmap" else _pca
-    return Map2D(torch.from_numpy(place(x, seed)).float(), method)
+    if method == "pacmap":
+        logging.getLogger("pacmap").setLevel(logging.ERROR)
+        place = import_module("pacmap").PaCMAP(random_state=seed)
+    else:
+        place = PCA(2, svd_solver="full")
+    return Map2D(torch.from_numpy(place.fit_transform(x)).float(), method)
 
 # %% ../../nbs/evaluation/explain.ipynb #map-parts
 def _check_rows(h: Tensor, rows: int) -> None:
@@ -382,15 +386,6 @@ def _check_rows(h: Tensor, rows: int) -> None:
         raise ValueError("h must be finite, got NaN or infinity in it")
     if (h == h[0]).all():
         raise ValueError(f"h must differ, got {len(h)} times the same row")
-
-
-def _pacmap(x, seed: int):
-    logging.getLogger("pacmap").setLevel(logging.ERROR)
-    return import_module("pacmap").PaCMAP(random_state=seed).fit_transform(x)
-
-
-def _pca(x, seed: int):
-    return PCA(2, svd_solver="full").fit_transform(x)
 
 # %% ../../nbs/evaluation/explain.ipynb #difference
 def _difference(a: Tensor, b: Tensor, kind: str) -> Tensor:

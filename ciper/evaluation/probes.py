@@ -245,21 +245,6 @@ def _view_targets(view: Num[Tensor, "n 3"]) -> Float[Tensor, "n 5"]:
     angle = steps[:, :1] * (torch.pi / 18)
     return torch.cat([angle.cos(), angle.sin(), steps], 1)
 
-# %% ../../nbs/evaluation/probes.ipynb #scores
-def _scores(r_hat: Tensor, r: Tensor, mean: Tensor) -> dict[str, float]:
-    """The numbers of `evaluate_view` from its five columns."""
-    cosine, sine, _, elevation, distance = r_squared(r_hat, r).tolist()
-    read, true = (torch.complex(x[:, 0], x[:, 1]) for x in (r_hat, r))
-    turn = (read * true.conj()).angle().abs().rad2deg()
-    return {
-        "r2_azimuth": (cosine + sine) / 2,
-        "r2_elevation": elevation,
-        "r2_distance": distance,
-        "azimuth_error_deg": turn.quantile(0.5).item(),
-        "view_mse_steps": (r_hat - r)[:, 2:].square().mean().item(),
-        "view_mse_steps_chance": (mean - r)[:, 2:].square().mean().item(),
-    }
-
 # %% ../../nbs/evaluation/probes.ipynb #evaluate-view
 def evaluate_view(
     h_train: Float[Tensor, "n d"],
@@ -276,7 +261,18 @@ def evaluate_view(
     """
     train, r = _view_targets(view_train), _view_targets(view_test)
     _check(h_test, r)
-    return _scores(fit_ridge(h_train, train)(h_test).cpu(), r, train.mean(0))
+    r_hat, mean = fit_ridge(h_train, train)(h_test).cpu(), train.mean(0)
+    cosine, sine, _, elevation, distance = r_squared(r_hat, r).tolist()
+    read, true = (torch.complex(x[:, 0], x[:, 1]) for x in (r_hat, r))
+    turn = (read * true.conj()).angle().abs().rad2deg()
+    return {
+        "r2_azimuth": (cosine + sine) / 2,
+        "r2_elevation": elevation,
+        "r2_distance": distance,
+        "azimuth_error_deg": turn.quantile(0.5).item(),
+        "view_mse_steps": (r_hat - r)[:, 2:].square().mean().item(),
+        "view_mse_steps_chance": (mean - r)[:, 2:].square().mean().item(),
+    }
 
 # %% ../../nbs/evaluation/probes.ipynb #session
 def session_accuracy(h: Float[Tensor, "n d"], data: ImageData) -> float:
@@ -288,9 +284,9 @@ def session_accuracy(h: Float[Tensor, "n d"], data: ImageData) -> float:
     Raises:
         ValueError: no sessions or only one, unequal rows, h not finite.
     """
-    session = data.factors.get("session")
-    if session is None or not _sessions(data):
+    if not _sessions(data):
         raise ValueError(f"{data.name}: expected two sessions at least")
+    session = data.factors["session"]
     _check(h, session.values)
     first, second = _halves(data)
     y, first, second = session.values.cpu(), first.cpu(), second.cpu()
