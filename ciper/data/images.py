@@ -129,10 +129,26 @@ def _finite(values, kind: str) -> Tensor:
         )
     return values
 
-# %% ../../nbs/data/images.ipynb #image-record
+# %% ../../nbs/data/images.ipynb #image-data
 @dataclass(frozen=True, repr=False)
-class _Record:
-    """What images come with, checked and counted."""
+class ImageData:
+    """Images as bytes, with labels and named factors.
+
+    Attributes:
+        name: how `load` calls the data set.
+        images: shape (n, 3, h, w), uint8.
+        labels: class indices, shape (n,).
+        classes: the names of the classes.
+        factors: the known causes of the images, by name.
+        partners: the factors in which two views of one object differ.
+        license: what may be done with the images.
+        citation: whose they are.
+
+    Raises:
+        ValueError: images that are not uint8 of shape (n, 3, h, w), or none;
+            labels that are no classes; names that are not unique; factors
+            that do not fit the images; partners that are no factors.
+    """
 
     name: str
     images: UInt8[Tensor, "n 3 h w"]
@@ -181,37 +197,22 @@ class _Record:
             f"{len(self.classes)} classes, factors: {causes}"
         )
 
-# %% ../../nbs/data/images.ipynb #image-record-parts
-def _check_bytes(name: str, images) -> None:
-    """Images are bytes of three colors, as the views of them expect."""
-    if not isinstance(images, Tensor):
-        found = type(images).__name__
-        raise ValueError(f"{name}: images must be a tensor, got {found}")
-    shape = tuple(images.shape)
-    if images.dtype != torch.uint8:
-        cure = "use (images * 255).round().to(torch.uint8) for [0, 1]"
-        found = f"got {images.dtype}: {cure}"
-        raise ValueError(f"{name}: images must be uint8, {found}")
-    if len(shape) != 4 or shape[1] != 3 or 0 in shape[2:]:
-        cure = "use images.expand(-1, 3, -1, -1) for gray ones"
-        found = f"got {shape}: {cure}"
-        raise ValueError(f"{name}: images must be (n, 3, h, w), {found}")
-
-
-def _names(what: str, given) -> tuple[str, ...]:
-    """Names that differ; one name alone is no list of its letters."""
-    several = isinstance(given, Iterable) and not isinstance(given, str)
-    names = tuple(given) if several else (None,)
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{what} must be a list of names, got {given!r}")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{what} must differ, got {twice!r} twice")
-    return names
-
-# %% ../../nbs/data/images.ipynb #image-selection
-class _Selection(_Record):
-    """Some of the images, by position or at random."""
+    def _repr_html_(self) -> str:
+        like = {"dtype": torch.float32, "device": self.images.device}
+        count = min(len(self), 24)
+        index = torch.linspace(0, len(self) - 1, count, **like).long()
+        grid = make_grid(self.images[index].cpu(), 12, padding=1)
+        file = io.BytesIO()
+        to_pil_image(grid).save(file, "PNG")
+        picture = base64.b64encode(file.getvalue()).decode()
+        rows = "".join(_row(*item) for item in self.factors.items())
+        head = "<tr><th>factor</th><th>kind</th><th>values</th></tr>"
+        table = f"<table>{head}{rows}</table>" if rows else ""
+        name = escape(self.name)
+        return (
+            f'<p>{escape(repr(self))}</p><img alt="images of {name}" '
+            f'src="data:image/png;base64,{picture}" />{table}'
+        )
 
     def subset(self, index) -> "ImageData":
         """The images at `index`, with their labels and factors.
@@ -254,63 +255,47 @@ class _Selection(_Record):
             )
         return self.subset(_shuffled(len(self), seed)[:count])
 
-# %% ../../nbs/data/images.ipynb #image-data
-class ImageData(_Selection):
-    """Images as bytes, with labels and named factors.
-
-    Attributes:
-        name: how `load` calls the data set.
-        images: shape (n, 3, h, w), uint8.
-        labels: class indices, shape (n,).
-        classes: the names of the classes.
-        factors: the known causes of the images, by name.
-        partners: the factors in which two views of one object differ.
-        license: what may be done with the images.
-        citation: whose they are.
-
-    Raises:
-        ValueError: images that are not uint8 of shape (n, 3, h, w), or none;
-            labels that are no classes; names that are not unique; factors
-            that do not fit the images; partners that are no factors.
-    """
-
-    def _repr_html_(self) -> str:
-        return _as_html(self)
-
     def to(self, device: torch.device | str) -> "ImageData":
         """The same data on another device, but for images too many for it."""
-        moved = {
+        device = torch.device(device)
+        factors = {
             k: replace(f, values=f.values.to(device))
             for k, f in self.factors.items()
         }
-        images, labels = _moved(self.images, device), self.labels.to(device)
-        return replace(self, images=images, labels=labels, factors=moved)
+        images, labels, few = self.images, self.labels.to(device), True
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            few = images.nbytes <= free // 2
+        images = images.to(device) if few else images
+        return replace(self, images=images, labels=labels, factors=factors)
 
-# %% ../../nbs/data/images.ipynb #move
-def _moved(images: Tensor, device: torch.device | str) -> Tensor:
-    device = torch.device(device)
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        if images.nbytes > free // 2:
-            return images
-    return images.to(device)
+# %% ../../nbs/data/images.ipynb #image-record-parts
+def _check_bytes(name: str, images) -> None:
+    """Images are bytes of three colors, as the views of them expect."""
+    if not isinstance(images, Tensor):
+        found = type(images).__name__
+        raise ValueError(f"{name}: images must be a tensor, got {found}")
+    shape = tuple(images.shape)
+    if images.dtype != torch.uint8:
+        cure = "use (images * 255).round().to(torch.uint8) for [0, 1]"
+        found = f"got {images.dtype}: {cure}"
+        raise ValueError(f"{name}: images must be uint8, {found}")
+    if len(shape) != 4 or shape[1] != 3 or 0 in shape[2:]:
+        cure = "use images.expand(-1, 3, -1, -1) for gray ones"
+        found = f"got {shape}: {cure}"
+        raise ValueError(f"{name}: images must be (n, 3, h, w), {found}")
 
-# %% ../../nbs/data/images.ipynb #html
-def _as_html(data: ImageData) -> str:
-    like = {"dtype": torch.float32, "device": data.images.device}
-    count = min(len(data), 24)
-    index = torch.linspace(0, len(data) - 1, count, **like).long()
-    grid = to_pil_image(make_grid(data.images[index].cpu(), 12, padding=1))
-    file = io.BytesIO()
-    grid.save(file, "PNG")
-    picture = base64.b64encode(file.getvalue()).decode()
-    rows = "".join(_row(*item) for item in data.factors.items())
-    head = "<tr><th>factor</th><th>kind</th><th>values</th></tr>"
-    table = f"<table>{head}{rows}</table>" if rows else ""
-    return (
-        f'<p>{escape(repr(data))}</p><img alt="images of {escape(data.name)}" '
-        f'src="data:image/png;base64,{picture}" />{table}'
-    )
+
+def _names(what: str, given) -> tuple[str, ...]:
+    """Names that differ; one name alone is no list of its letters."""
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    names = tuple(given) if several else (None,)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{what} must be a list of names, got {given!r}")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{what} must differ, got {twice!r} twice")
+    return names
 
 
 def _row(name: str, factor: Factor) -> str:

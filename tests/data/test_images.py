@@ -9,7 +9,6 @@ from replicas import generator, toy
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset, random_split
 
-from ciper.data import images as module
 from ciper.data.images import (
     Factor,
     ImageData,
@@ -144,10 +143,22 @@ def test_data_move_to_the_cpu_without_a_copy():
     assert data.to("cpu").images.data_ptr() == data.images.data_ptr()
 
 
-def test_images_too_many_for_a_gpu_stay_where_they_are(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 1000))
-    images = toy().images
-    assert module._moved(images, "cuda") is images
+@pytest.mark.parametrize(("spare", "moves"), [(0, True), (-1, False)])
+def test_images_move_to_a_gpu_only_where_half_of_it_takes_them(
+    monkeypatch, spare, moves
+):
+    data, moved = toy(), []
+    free = 2 * data.images.nbytes + spare
+
+    def to(tensor, *_, **__):
+        moved.append(tensor.data_ptr())
+        return tensor
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    data.to("cuda")
+    assert data.labels.data_ptr() in moved
+    assert (data.images.data_ptr() in moved) is moves
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
