@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOWHERE', 'CHUNK', 'Decode', 'LARGE', 'VERSION', 'STORED', 'cache_folder', 'Files', 'list_files', 'read_picture',
-           'decode', 'quiet', 'Decoded', 'gather', 'take', 'Store', 'read_about', 'is_whole', 'stores_of', 'decode_all',
+           'decode', 'quiet', 'Decoded', 'gather', 'take', 'read_about', 'is_whole', 'stores_of', 'Store', 'decode_all',
            'store_name', 'store_names', 'decode_files', 'why_unreadable']
 
 # %% ../../nbs/data/store.ipynb #imports
@@ -94,7 +94,10 @@ class Files:
         """
         name = self.names[i]
         if self.archive:
-            return _unpack(self.archive, self.members[name])
+            try:
+                return self.archive.read(self.members[name])
+            except Exception as error:  # each way of packing has its own
+                raise OSError(f"damaged in the archive: {error}") from None
         path = f"{self.root}/{name}"
         if not os.path.isfile(path):  # to open a pipe would wait for ever
             raise OSError("a link to nothing, or no regular file")
@@ -120,13 +123,6 @@ class Files:
 def _as_bytes(text: str) -> bytes:
     """Of names too that a file system does not keep as UTF-8."""
     return text.encode(errors="surrogateescape")
-
-
-def _unpack(archive: ZipFile, member: ZipInfo) -> bytes:
-    try:
-        return archive.read(member)
-    except Exception as error:  # each way of packing has errors of its own
-        raise OSError(f"damaged in the archive: {error}") from None
 
 # %% ../../nbs/data/store.ipynb #list-files
 def list_files(root: Path) -> Files:
@@ -382,14 +378,10 @@ def gather(
     """Rows of a tensor; the pages of a large memory map are let go after."""
     rows = images[index]
     array = _MAPS.get(images.untyped_storage().data_ptr())
-    if array is not None and array.nbytes > LARGE:
-        _let_go(array)
-    return rows
-
-
-def _let_go(array: np.memmap) -> None:
-    if hasattr(mmap, "MADV_DONTNEED"):  # not so on Windows
+    large = array is not None and array.nbytes > LARGE
+    if large and hasattr(mmap, "MADV_DONTNEED"):  # not so on Windows
         array._mmap.madvise(mmap.MADV_DONTNEED)
+    return rows
 
 # %% ../../nbs/data/store.ipynb #take
 def take(
@@ -431,71 +423,8 @@ def _full_disk_named(folder: Path, need: int = 0) -> Iterator[None]:
             "free; make room, or let CIPER_CACHE name a folder elsewhere",
         ) from None
 
-# %% ../../nbs/data/store.ipynb #store
-VERSION = 1  # of the format
-
-# %% ../../nbs/data/store.ipynb #store-parts
-class Store:
-    """Images of a source on disk, whole or not at all.
-
-    Args:
-        stem: what the source is, as part of a file name.
-        fingerprint: a checksum of the source.
-        count: how many images it has.
-        size: their height and width.
-    """
-
-    def __init__(self, stem: str, fingerprint: str, count: int, size: int):
-        self.stem = f"{_clean(stem)}-{size}"
-        self.source, self.count, self.size = fingerprint, count, size
-        key = f"{VERSION} {size} {count} {fingerprint}".encode()
-        key = hashlib.sha256(key).hexdigest()[:12]
-        self.home = cache_folder() / "stores"
-        self.folder = self.home / f"{self.stem}-{key}"
-        self.part = self.folder.with_name(self.folder.name + ".part")
-        self.bytes = 3 * size * size
-
-    def load(
-        self, decode: Decode, progress: bool, threads: int | None = None
-    ) -> Decoded:
-        """The images; decoded first where that was not yet done.
-
-        Raises:
-            OSError: the disk is full.
-            ValueError: not one image can be read.
-        """
-        self.home.mkdir(exist_ok=True)
-        damaged = False
-        if not _is_right(self.folder):
-            with FileLock(self.home / f"{self.stem}.lock"):
-                if not _is_right(self.folder):  # made by nobody meanwhile
-                    damaged = self.folder.exists()
-                    shutil.rmtree(self.folder, ignore_errors=True)
-                    _fill(self, decode, progress, threads)
-                self._remove_old()
-        if damaged:
-            warnings.warn(
-                f"{self.folder} was damaged; decoded again", stacklevel=2
-            )
-        about = read_about(self.folder)
-        images = _map(self.folder / "images", about["count"], self.size)
-        return Decoded(images, tuple(about["bad"]))
-
-    def _remove_old(self) -> None:
-        for old in self.home.glob(f"{self.stem}-{'[0-9a-f]' * 12}*"):
-            end = old.name.removeprefix(f"{self.stem}-")[12:]
-            if old != self.folder and end in ("", ".part"):
-                shutil.rmtree(old, ignore_errors=True)
-
-
-def _clean(stem: str) -> str:
-    """The stem as part of a file name, which has 255 bytes at most."""
-    clean = re.sub(r"[^\w.-]+", "_", stem)
-    if len(clean.encode()) <= 150:
-        return clean
-    return f"{clean[:30]}-{zlib.crc32(_as_bytes(stem)):08x}"
-
 # %% ../../nbs/data/store.ipynb #about
+VERSION = 1  # of the format
 _SAID = {"version", "name", "source", "count", "size", "bad", "checksums"}
 
 
@@ -555,6 +484,14 @@ def _is_right(folder: Path) -> bool:
     return file in _RIGHT
 
 
+def _clean(stem: str) -> str:
+    """The stem as part of a file name, which has 255 bytes at most."""
+    clean = re.sub(r"[^\w.-]+", "_", stem)
+    if len(clean.encode()) <= 150:
+        return clean
+    return f"{clean[:30]}-{zlib.crc32(_as_bytes(stem)):08x}"
+
+
 def stores_of(names: Iterable[str]) -> list[Path]:
     """The stores, of all sizes, of what has one of these names."""
     stems, found = {_clean(name) for name in names}, []
@@ -566,28 +503,151 @@ def stores_of(names: Iterable[str]) -> list[Path]:
                 found.append(folder)
     return found
 
-# %% ../../nbs/data/store.ipynb #fill
-def _fill(
-    store: Store, decode: Decode, progress: bool, threads: int | None
-) -> None:
-    """Make the store, or go on making it."""
-    store.part.mkdir(exist_ok=True)
-    need = store.count * store.bytes
-    with _full_disk_named(store.home, need):
-        with open(store.part / "images", "a+b") as file:
+# %% ../../nbs/data/store.ipynb #store-parts
+class Store:
+    """Images of a source on disk, whole or not at all.
+
+    Args:
+        stem: what the source is, as part of a file name.
+        fingerprint: a checksum of the source.
+        count: how many images it has.
+        size: their height and width.
+    """
+
+    def __init__(self, stem: str, fingerprint: str, count: int, size: int):
+        self.stem = f"{_clean(stem)}-{size}"
+        self.source, self.count, self.size = fingerprint, count, size
+        key = f"{VERSION} {size} {count} {fingerprint}".encode()
+        key = hashlib.sha256(key).hexdigest()[:12]
+        self.home = cache_folder() / "stores"
+        self.folder = self.home / f"{self.stem}-{key}"
+        self.part = self.folder.with_name(self.folder.name + ".part")
+        self.bytes = 3 * size * size
+
+    def load(
+        self, decode: Decode, progress: bool, threads: int | None = None
+    ) -> Decoded:
+        """The images; decoded first where that was not yet done.
+
+        Raises:
+            OSError: the disk is full.
+            ValueError: not one image can be read.
+        """
+        self.home.mkdir(exist_ok=True)
+        damaged = False
+        if not _is_right(self.folder):
+            with FileLock(self.home / f"{self.stem}.lock"):
+                if not _is_right(self.folder):  # made by nobody meanwhile
+                    damaged = self.folder.exists()
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                    self._fill(decode, progress, threads)
+                self._remove_old()
+        if damaged:
+            warnings.warn(
+                f"{self.folder} was damaged; decoded again", stacklevel=2
+            )
+        about = read_about(self.folder)
+        images = _map(self.folder / "images", about["count"], self.size)
+        return Decoded(images, tuple(about["bad"]))
+
+    def _fill(
+        self, decode: Decode, progress: bool, threads: int | None
+    ) -> None:
+        """Make the store, or go on making it."""
+        self.part.mkdir(exist_ok=True)
+        need = self.count * self.bytes
+        with _full_disk_named(self.home, need):
+            with open(self.part / "images", "a+b") as file:
+                try:
+                    _reserve(file, need)
+                except BaseException:
+                    shutil.rmtree(self.part)  # give the room back
+                    raise
+            with open(self.part / "images", "r+b", buffering=0) as file:
+                bad = self._decode_missing(file, decode, progress, threads)
+                if len(bad) == self.count:
+                    shutil.rmtree(self.part)
+                    raise ValueError(f"{self.stem}: all images are unreadable")
+                self._finish(file, bad)
+
+    def _decode_missing(
+        self, file, decode: Decode, progress: bool, threads: int | None
+    ) -> list[int]:
+        """Decode every chunk that is not yet there; all unreadable indices."""
+        record = self.part / "record"
+        done, lock = self._recorded(record, file), threading.Lock()
+
+        def work(chunk: range) -> list[int]:
+            block, bad = _decode_chunk(decode, chunk, self.size)
+            pixels = block.numpy().tobytes()
+            line = json.dumps([chunk.start, zlib.crc32(pixels), bad])
+            with lock:
+                file.seek(chunk.start * self.bytes)
+                _write(file, pixels)
+                log.write(line + "\n")
+                log.flush()
+            return bad
+
+        todo = [c for c in _chunks(self.count) if c.start not in done]
+        with open(record, "a") as log:
+            log.write("\n")  # ends a line that a crash cut short
+            new = _in_threads(work, todo, self.count, progress, threads)
+        return sorted(sum([*done.values(), *new], []))
+
+    def _recorded(self, record: Path, file) -> dict[int, list[int]]:
+        """Chunks that are there, by their start, with what was unreadable."""
+        done = {}
+        for line in record.read_text().splitlines() if record.exists() else ():
             try:
-                _reserve(file, need)
-            except BaseException:
-                shutil.rmtree(store.part)  # give the room back
-                raise
-        with open(store.part / "images", "r+b", buffering=0) as file:
-            bad = _decode_missing(store, file, decode, progress, threads)
-            if len(bad) == store.count:
-                shutil.rmtree(store.part)
-                raise ValueError(f"{store.stem}: all images are unreadable")
-            _finish(store, file, bad)
+                start, checksum, bad = json.loads(line)
+            except ValueError:  # a crash cut this line short
+                continue
+            count = min(CHUNK, self.count - start)
+            file.seek(start * self.bytes)
+            if zlib.crc32(file.read(count * self.bytes)) == checksum:
+                done[start] = bad
+        return done
 
+    def _finish(self, file, bad: list[int]) -> None:
+        """Close the gaps, write what the store is, and give it its name."""
+        count = self.count - len(bad)
+        if bad:
+            self._close_gaps(file, set(bad))
+            file.truncate(count * self.bytes)
+        os.fsync(file.fileno())
+        about = {
+            "version": VERSION,
+            "name": self.stem,
+            "source": self.source,
+            "count": count,
+            "size": self.size,
+            "bad": bad,
+            "checksums": _checksums(self.part / "images", count, self.bytes),
+        }
+        about["sum"] = _sum(about)
+        (self.part / "about.json").write_text(json.dumps(about))
+        (self.part / "record").unlink()
+        os.replace(self.part, self.folder)
 
+    def _close_gaps(self, file, bad: set[int]) -> None:
+        place = 0
+        for i in range(self.count):
+            if i in bad:
+                continue
+            if place != i:
+                file.seek(i * self.bytes)
+                pixels = file.read(self.bytes)
+                file.seek(place * self.bytes)
+                _write(file, pixels)
+            place += 1
+
+    def _remove_old(self) -> None:
+        for old in self.home.glob(f"{self.stem}-{'[0-9a-f]' * 12}*"):
+            end = old.name.removeprefix(f"{self.stem}-")[12:]
+            if old != self.folder and end in ("", ".part"):
+                shutil.rmtree(old, ignore_errors=True)
+
+# %% ../../nbs/data/store.ipynb #fill
 def _reserve(file, need: int) -> None:
     if os.fstat(file.fileno()).st_size == need:
         return
@@ -595,86 +655,11 @@ def _reserve(file, need: int) -> None:
         os.posix_fallocate(file.fileno(), 0, need)
     file.truncate(need)
 
-# %% ../../nbs/data/store.ipynb #fill-parts
-def _decode_missing(
-    store: Store, file, decode: Decode, progress: bool, threads: int | None
-) -> list[int]:
-    """Decode every chunk that is not yet there; all unreadable indices."""
-    record = store.part / "record"
-    done, lock = _recorded(store, record, file), threading.Lock()
-
-    def work(chunk: range) -> list[int]:
-        block, bad = _decode_chunk(decode, chunk, store.size)
-        pixels = block.numpy().tobytes()
-        line = json.dumps([chunk.start, zlib.crc32(pixels), bad])
-        with lock:
-            file.seek(chunk.start * store.bytes)
-            _write(file, pixels)
-            log.write(line + "\n")
-            log.flush()
-        return bad
-
-    todo = [c for c in _chunks(store.count) if c.start not in done]
-    with open(record, "a") as log:
-        log.write("\n")  # ends a line that a crash cut short
-        new = _in_threads(work, todo, store.count, progress, threads)
-    return sorted(sum([*done.values(), *new], []))
-
 
 def _write(file, pixels: bytes) -> None:
     left = memoryview(pixels)
     while left:
         left = left[file.write(left) :]
-
-# %% ../../nbs/data/store.ipynb #recorded
-def _recorded(store: Store, record: Path, file) -> dict[int, list[int]]:
-    """Chunks that are there, by their start, with their unreadable images."""
-    done = {}
-    for line in record.read_text().splitlines() if record.exists() else ():
-        try:
-            start, checksum, bad = json.loads(line)
-        except ValueError:  # a crash cut this line short
-            continue
-        count = min(CHUNK, store.count - start)
-        file.seek(start * store.bytes)
-        if zlib.crc32(file.read(count * store.bytes)) == checksum:
-            done[start] = bad
-    return done
-
-# %% ../../nbs/data/store.ipynb #finish
-def _finish(store: Store, file, bad: list[int]) -> None:
-    """Close the gaps, write what the store is, and give it its name."""
-    count = store.count - len(bad)
-    if bad:
-        _close_gaps(store, file, set(bad))
-        file.truncate(count * store.bytes)
-    os.fsync(file.fileno())
-    about = {
-        "version": VERSION,
-        "name": store.stem,
-        "source": store.source,
-        "count": count,
-        "size": store.size,
-        "bad": bad,
-        "checksums": _checksums(store.part / "images", count, store.bytes),
-    }
-    about["sum"] = _sum(about)
-    (store.part / "about.json").write_text(json.dumps(about))
-    (store.part / "record").unlink()
-    os.replace(store.part, store.folder)
-
-
-def _close_gaps(store: Store, file, bad: set[int]) -> None:
-    place = 0
-    for i in range(store.count):
-        if i in bad:
-            continue
-        if place != i:
-            file.seek(i * store.bytes)
-            pixels = file.read(store.bytes)
-            file.seek(place * store.bytes)
-            _write(file, pixels)
-        place += 1
 
 # %% ../../nbs/data/store.ipynb #decode-all
 STORED = 2**24  # bytes of images from which they go to a store
@@ -709,10 +694,10 @@ def decode_all(
     store = Store(name, fingerprint, count, size)
     return store.load(decode, progress, threads)
 
-
+# %% ../../nbs/data/store.ipynb #decode-all-parts
 _SMALL = 2**13  # bytes of a file that one thread decodes faster than two
 
-# %% ../../nbs/data/store.ipynb #decode-all-parts
+
 def store_name(stem: str, place: str, part: str) -> str:
     """What the store of a part of a place is called."""
     return f"{stem}-{part}-{zlib.crc32(_as_bytes(f'{place} {part}')):08x}"

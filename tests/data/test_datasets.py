@@ -437,7 +437,7 @@ def test_parts_of_the_hub_keep_each_others_stores(monkeypatch):
         for part in ("train", "test"):
             asked(part, name=name)
     assert len(list(store.cache_folder().glob("stores/*/images"))) == 4
-    monkeypatch.setattr(store, "_decode_missing", None)
+    monkeypatch.setattr(module, "read_picture", None)
     assert len(asked("train", name="hf:a/b")[0]) == 6
     assert len(check("hf:a/b")) == 2
 

@@ -137,7 +137,7 @@ def test_a_large_folder_is_read_from_a_store(photos, monkeypatch):
     for _ in range(2):
         found = load(name, 16, "all", progress=False)
         assert torch.equal(found.images, expected.images)
-        monkeypatch.setattr(store, "_decode_missing", None)
+        monkeypatch.setattr(store, "decode", None)
 
 
 def test_a_changed_file_is_read_again(photos, monkeypatch):

@@ -434,9 +434,26 @@ def test_two_that_ask_at_once_decode_once():
 
 
 def test_two_sources_with_like_names_keep_their_stores():
-    for name in ("hf-1", "hf-1-8", "hf"):
+    others = ("hf-1", "hf-1-8", "hf-8-0123456789ab", "hf-8-0123456789ab.part")
+    for name in (*others, "hf"):
         Store(name, "v1", 3, 8).load(image, False)
-    assert len(list(cache_folder().glob("stores/*-8-*/about.json"))) == 3
+    for name in (*others, "hf"):
+        store = Store(name, "v1", 3, 8)
+        kept = store.load(lambda i: pytest.fail("decoded again"), False)
+        assert_right(kept.images, range(3))
+
+
+def test_only_old_stores_of_the_same_source_and_size_are_removed():
+    home = cache_folder() / "stores"
+    for name, size in (("hf", 8), ("hf", 16), ("hf-8-0123456789ab", 8)):
+        pixels = [torch.zeros(3, size, size, dtype=torch.uint8)] * 3
+        Store(name, "v1", 3, size).load(pixels.__getitem__, False)
+    (home / "hf-8-ba9876543210.part").mkdir()
+    before = {path.name for path in home.iterdir()}
+    Store("hf", "v2", 3, 8).load(image, False)
+    old, new = (Store("hf", v, 3, 8).folder.name for v in ("v1", "v2"))
+    after = {path.name for path in home.iterdir()}
+    assert after == before - {old, "hf-8-ba9876543210.part"} | {new}
 
 
 def test_stores_are_found_by_what_they_say_of_themselves(photos, monkeypatch):
