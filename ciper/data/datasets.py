@@ -22,6 +22,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import ConcatDataset
 from torchvision.transforms.v2 import functional as TF
 from tqdm.std import tqdm
 
@@ -340,11 +341,10 @@ def _hub(ask: Request) -> ImageData:
     part = held_out(ask.part, ("train", "test") if whole else labels, name)
     chosen = [*labels] if whole or part == "all" else [part]
     labels = torch.cat([labels[p] for p in chosen])
-    rows = [(tables[p], len(tables[p])) for p in chosen]
+    rows = ConcatDataset([tables[p] for p in chosen])
 
     def opened(i: int) -> Image.Image:
-        table, i = _row(rows, i)
-        picture = table[i][image]
+        picture = rows[i][image]
         if picture is None:
             raise ValueError("no image")
         return picture
@@ -362,7 +362,7 @@ def _hub(ask: Request) -> ImageData:
             return f"image {i} ({error})"
         return f"image {i}"
 
-    key = " ".join(table._fingerprint for table, _ in rows)
+    key = " ".join(tables[p]._fingerprint for p in chosen)
     place = store_name(name, name, chosen[0] if len(chosen) == 1 else "all")
     read = decode_all(decode, len(labels), ask.size, place, key, ask.progress)
     report_unreadable(name, read, why, ask.strict)
@@ -370,15 +370,6 @@ def _hub(ask: Request) -> ImageData:
     kept[list(read.bad)] = False
     data = ImageData(name, read.images, labels[kept], classes)
     return _share(data, ask.part, 0.8) if whole else data
-
-
-def _row(rows: list[tuple], i: int) -> tuple:
-    """The table in which the i-th row of all tables is, and where there."""
-    for table, count in rows:
-        if i < count:
-            return table, i
-        i -= count
-    raise IndexError(i)
 
 # %% ../../nbs/data/datasets.ipynb #hub-parts
 def _hub_tables(name: str) -> dict:
@@ -468,7 +459,8 @@ def _hub_labels(
     if len(names) > 1:
         raise ValueError(f"{name}: its parts have different classes")
     (classes,) = names
-    values = range(len(classes)) if classes else _values(found)
+    seen = {value for column in found.values() for value in column} - {None}
+    values = range(len(classes)) if classes else sorted(seen)
     place = {value: i for i, value in enumerate(values)}
     labels = {}
     for part, column_ in found.items():
@@ -480,12 +472,6 @@ def _hub_labels(
             )
         labels[part] = torch.tensor([place[value] for value in column_])
     return labels, classes or tuple(map(str, values))
-
-
-def _values(found: dict[str, list]) -> list:
-    """All values of a column, in order."""
-    values = {value for column in found.values() for value in column}
-    return sorted(values - {None})
 
 # %% ../../nbs/data/datasets.ipynb #table
 @dataclass(frozen=True)

@@ -529,19 +529,15 @@ def scan_tdw(files: Files, part: str, layout: TDWLayout = TDW) -> Files:
     """
     inside = re.compile(rf"(?:.*/)?{part}/[^/]*")
     index = [i for i, x in enumerate(files.names) if inside.fullmatch(x)]
-    other = [files.names[i] for i in index if not _is_png(files.names[i])]
-    if other:
-        raise _refuse(files, f"{other[0]} is not one of the images")
+    for name in (files.names[i] for i in index):
+        if not name.lower().endswith(".png"):
+            raise _refuse(files, f"{name} is not one of the images")
     expected = len(layout.factors()["object"].values)
     if len(index) != expected:
         raise _refuse(
             files, f"{part} has {len(index)} images, expected {expected}"
         )
     return files.pick(index)
-
-
-def _is_png(name: str) -> bool:
-    return name.lower().endswith(".png")
 
 # %% ../../nbs/data/folders.ipynb #read-tdw
 def read_tdw(

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..augment.chain import Augment, as_generator, check_images
 from ..augment.params import rows_of
-from .images import Factor, ImageData
+from .images import ImageData
 
 # %% ../../nbs/data/sources.ipynb #batch
 class Batch(NamedTuple):
@@ -157,8 +157,13 @@ class PartnerViews:
                 f"{data.name} needs a categorical factor 'object' for partners"
             )
         self.factors = {name: data.factors[name] for name in data.partners}
-        self.names = sum((_columns(*f) for f in self.factors.items()), ())
-        self.classes = sum(map(_classes, self.factors.values()), ())
+        self.names, self.classes = (), ()
+        for name, factor in self.factors.items():
+            circular = factor.kind == "circular"
+            ends = (" (cos)", " (sin)") if circular else ("",)
+            levels = len(factor.levels) if factor.kind == "categorical" else 0
+            self.names += tuple(name + end for end in ends)
+            self.classes += (levels,) * len(ends)
         self.companions = _Companions(objects.values)
         if self.companions.count.min() < 2:
             raise ValueError(f"{data.name}: an object has only one image")
@@ -182,28 +187,16 @@ class PartnerViews:
         return Batch(to_float(data.pixels(index)), views, targets)
 
     def _change(self, i: Tensor, j: Tensor) -> Tensor:
-        columns = [_change(f, i, j) for f in self.factors.values()]
-        return torch.cat(columns, dim=1)
-
-# %% ../../nbs/data/sources.ipynb #partner-parts
-def _change(factor: Factor, i: Tensor, j: Tensor) -> Tensor:
-    """What leads from image i to image j, shape (n, columns)."""
-    if factor.kind == "categorical":
-        return factor.values[j].float()[:, None]
-    change = (factor.values[j] - factor.values[i]).float()
-    if factor.kind == "continuous":
-        return change[:, None]
-    angle = torch.deg2rad(change)
-    return torch.stack([angle.cos(), angle.sin()], dim=1)
-
-
-def _columns(name: str, factor: Factor) -> tuple[str, ...]:
-    if factor.kind == "circular":
-        return f"{name} (cos)", f"{name} (sin)"
-    return (name,)
-
-
-def _classes(factor: Factor) -> tuple[int, ...]:
-    if factor.kind == "categorical":
-        return (len(factor.levels),)
-    return (0, 0) if factor.kind == "circular" else (0,)
+        """What leads from image i to image j, shape (n, columns)."""
+        columns = []
+        for factor in self.factors.values():
+            before, after = factor.values[i], factor.values[j]
+            change = (after - before).float()
+            if factor.kind == "categorical":
+                columns.append(after.float())
+            elif factor.kind == "continuous":
+                columns.append(change)
+            else:
+                angle = torch.deg2rad(change)
+                columns += [angle.cos(), angle.sin()]
+        return torch.stack(columns, dim=1)
