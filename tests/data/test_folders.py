@@ -1,5 +1,6 @@
 """Folders of images: one's own, CORe50 and TDW, whole and damaged."""
 
+import json
 import os
 import re
 import shutil
@@ -294,6 +295,30 @@ def test_a_part_without_classes_is_no_part_to_test_on(tmp_path):
     assert "only 'train' is there" in str(said[1].message)
     with pytest.raises(ValueError, match="part train has no folders of"):
         arrange(["train/1.png", "test/a/2.png"], tmp_path)
+
+
+def test_the_layouts_on_the_page_of_own_images_are_read_as_it_says():
+    page = Path(__file__).parents[2] / "nbs/start/own_images.ipynb"
+    (text,) = (
+        "".join(cell["source"])
+        for cell in json.loads(page.read_text())["cells"]
+        if cell["id"] == "layouts"
+    )
+    rows = re.findall("(?m)^[|] (`photos/.+?) [|] (.+) [|]$", text)
+    read = {}
+    for paths, said in rows:
+        names = re.findall("`photos/(.+?)`", paths)
+        read[said.partition(";")[0]] = arrange(names, Path("photos"))
+    assert read == {
+        "two classes": (["", ""], ["cat", "dog"]),
+        "the split that you made": (["train", "val"], ["cat"] * 2),
+        "a split in three parts": (["train", "val", "test"], ["cat"] * 3),
+        "deeper folders belong to their class": (["", ""], ["cat", "dog"]),
+        "no folders: a single class, named after the folder": (
+            ["", ""],
+            ["photos", "photos"],
+        ),
+    }
 
 
 def test_ten_thousand_classes_are_listed_in_a_moment():
