@@ -297,13 +297,20 @@ def test_a_part_without_classes_is_no_part_to_test_on(tmp_path):
         arrange(["train/1.png", "test/a/2.png"], tmp_path)
 
 
-def test_the_layouts_on_the_page_of_own_images_are_read_as_it_says():
+def page_cell(name):
+    """A cell of the page about own images."""
     page = Path(__file__).parents[2] / "nbs/start/own_images.ipynb"
-    (text,) = (
-        "".join(cell["source"])
-        for cell in json.loads(page.read_text())["cells"]
-        if cell["id"] == "layouts"
-    )
+    cells = json.loads(page.read_text())["cells"]
+    return next(cell for cell in cells if cell["id"] == name)
+
+
+def test_the_page_of_own_images_shows_why_one_class_is_not_evaluated():
+    said = "".join(page_cell("one-class")["outputs"][-1]["text"])
+    assert "ciper: error: folder:flat has one class, 'flat'" in said
+
+
+def test_the_layouts_on_the_page_of_own_images_are_read_as_it_says():
+    text = "".join(page_cell("layouts")["source"])
     rows = re.findall("(?m)^[|] (`photos/.+?) [|] (.+) [|]$", text)
     read = {}
     for paths, said in rows:
