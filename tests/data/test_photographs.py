@@ -1,0 +1,165 @@
+"""COIL-100 and ETH-80: every file is expected, and splits ask what they say."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from replicas import picture, zipped
+
+from ciper.data.photographs import (
+    COIL100,
+    ETH80,
+    Coil100Layout,
+    Eth80Layout,
+    read_coil100,
+    read_eth80,
+    read_eth80_masks,
+    turn_contrast,
+)
+
+COIL = Coil100Layout(objects=5, step=90)
+ETH = Eth80Layout(("apple", "car"), 3, ((0, 0), (90, 45)))
+
+
+@pytest.fixture
+def coil(tmp_path):
+    home = tmp_path / "coil-100"
+    for k, degree in itertools.product(range(1, 6), range(0, 360, 90)):
+        picture(home / f"obj{k}__{degree}.png", (k, degree))
+    return home
+
+
+@pytest.fixture
+def eth(tmp_path):
+    """The first pixel of each map is set for the second object of a kind."""
+    home = tmp_path / "eth80-cropped-close256"
+    for c, o, tilt, degree in ETH.places():
+        # the published names do not always repeat the folder's number
+        name = f"{ETH.categories[c - 1]}{o + 7}-{tilt:03}-{degree:03}"
+        picture(home / f"{c}/{o}/{name}.png", (c, o, tilt, degree))
+        pixels = np.zeros((8, 8), bool)
+        pixels[0, 0] = o == 2
+        path = home / f"{c}/{o}/maps/{name}-map.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return home
+
+
+def test_the_published_counts_are_7200_and_3280():
+    assert COIL100.objects * len(range(0, 360, COIL100.step)) == 7200
+    assert len(ETH80.places()) == len(set(ETH80.places())) == 3280
+
+
+def test_an_image_of_coil_has_the_object_and_azimuth_of_its_name(coil):
+    data = read_coil100(coil, 8, "all", layout=COIL, progress=False)
+    wanted = torch.from_numpy(
+        np.array(Image.open(coil / "obj4__270.png"))
+    ).permute(2, 0, 1)
+    (i,) = (
+        (data.labels == 3) & (data.factors["azimuth"].values == 270)
+    ).nonzero()[0]
+    assert torch.equal(data.images[i], wanted)
+
+
+@pytest.mark.parametrize(
+    ("part", "protocol", "objects", "degrees"),
+    [
+        ("train", "views", [0, 1, 2, 3], [0, 180]),
+        ("train", "objects", [0, 1, 2, 3], [0, 180]),
+        ("test", "views", [0, 1, 2, 3], [90, 270]),
+        ("test", "objects", [4], [0, 90, 180, 270]),
+        ("all", "views", [0, 1, 2, 3, 4], [0, 90, 180, 270]),
+    ],
+)
+def test_coil_is_split_by_views_or_by_objects(
+    coil, part, protocol, objects, degrees
+):
+    data = read_coil100(coil, 8, part, protocol, COIL, progress=False)
+    assert data.labels.unique().tolist() == objects
+    assert data.factors["azimuth"].values.unique().tolist() == degrees
+    assert len(data.classes) == 5
+
+
+def test_the_archive_of_coil_is_read_like_its_folder(coil):
+    folder, archive = (
+        read_coil100(path, 8, "train", layout=COIL, progress=False)
+        for path in (coil, zipped(coil))
+    )
+    assert torch.equal(folder.images, archive.images)
+
+
+def spoil_lost(home):
+    (home / "obj2__90.png").unlink()
+
+
+def spoil_strange(home):
+    picture(home / "obj6__0.png", 0)
+
+
+def spoil_twice(home):
+    picture(home / "copy/obj2__90.png", 0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (spoil_lost, r"1 of 20 images are missing, the first is \(2, 90\)"),
+        (spoil_strange, "obj6__0.png is not one of the images"),
+        (spoil_twice, "obj2__90.png is there twice"),
+    ],
+)
+def test_a_folder_that_is_not_what_was_published_is_refused(coil, spoil, said):
+    spoil(coil)
+    with pytest.raises(ValueError, match=said):
+        read_coil100(coil, 8, layout=COIL, progress=False)
+
+
+def test_eth_leaves_the_last_two_objects_of_each_category_out(eth):
+    train, test = (
+        read_eth80(eth, 8, part, ETH, progress=False)
+        for part in ("train", "test")
+    )
+    names = test.factors["object"].levels
+    seen, unseen = (
+        {names[k] for k in data.factors["object"].values.tolist()}
+        for data in (train, test)
+    )
+    assert seen == {"apple 1", "car 1"}
+    assert unseen == {"apple 2", "apple 3", "car 2", "car 3"}
+    assert train.classes == test.classes == ("apple", "car")
+
+
+def test_elevation_is_90_degrees_less_the_tilt(eth):
+    data = read_eth80(eth, 8, "train", ETH, progress=False)
+    assert data.factors["elevation"].values.tolist() == [90, 0, 90, 0]
+    assert data.factors["azimuth"].values.tolist() == [0, 45, 0, 45]
+
+
+def test_maps_come_in_the_order_of_the_images(eth):
+    options = dict(layout=ETH, progress=False)
+    data = read_eth80(eth, 8, "test", **options)
+    masks = read_eth80_masks(eth, 8, "test", **options)
+    second = torch.tensor(
+        [
+            data.factors["object"].levels[k].endswith("2")
+            for k in data.factors["object"].values.tolist()
+        ]
+    )
+    assert torch.equal(masks[:, 0, 0], second)
+    assert masks[:, 1:].sum() == 0
+
+
+def test_a_missing_map_is_named(eth):
+    (eth / "2/3/maps/car10-090-045-map.png").unlink()
+    with pytest.raises(ValueError, match=r"1 of 12 images .*\(2, 3, 90, 45\)"):
+        read_eth80_masks(eth, 8, layout=ETH, progress=False)
+
+
+def test_contrast_of_an_object_that_does_not_turn_is_zero(coil):
+    data = read_coil100(coil, 8, "all", layout=COIL, progress=False)
+    data.images[data.labels == 2] = 7
+    contrast = turn_contrast(data)
+    assert contrast[2] == 0 and contrast.max() == 1
+    assert (contrast[[0, 1, 3, 4]] > 0.5).all()
