@@ -11,7 +11,7 @@ ORDER = """
 files
 augment.params augment.pixels augment.chain augment.operations augment.adapters
 data.store data.images data.turntable data.download data.folders
-data.datasets data.sources
+data.photographs data.datasets data.sources
 training.encoders training.losses training.methods.base
 training.methods.simclr training.methods.predictive training.methods.ciper
 training.methods.essl training.methods.registry training.trainer

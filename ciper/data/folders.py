@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'CATEGORIES', 'CORE50', 'PROTOCOLS', 'USUAL_TEST', 'TDW_OBJECTS', 'TDW', 'part_of', 'held_out',
-           'image_suffixes', 'arrange', 'read_folder', 'report_unreadable', 'Core50Layout', 'scan_core50',
-           'is_training', 'read_core50', 'TDWLayout', 'scan_tdw', 'read_tdw']
+           'image_suffixes', 'arrange', 'read_folder', 'report_unreadable', 'refuse', 'read_all', 'Core50Layout',
+           'scan_core50', 'is_training', 'read_core50', 'TDWLayout', 'scan_tdw', 'read_tdw']
 
 # %% ../../nbs/data/folders.ipynb #imports
 import os
@@ -303,14 +303,14 @@ def _report_unreadable(files: Files, read: Decoded, strict: bool) -> None:
     report_unreadable(str(files.root), read, why, strict)
 
 # %% ../../nbs/data/folders.ipynb #refuse
-def _refuse(files: Files, problem: str) -> ValueError:
+def refuse(files: Files, problem: str) -> ValueError:
     return ValueError(
         f"{files.root}: {problem}; the folder or archive is not what was "
         "published: unpack or fetch it again"
     )
 
 
-def _read_all(files: Files, size: int, part: str, progress: bool) -> Tensor:
+def read_all(files: Files, size: int, part: str, progress: bool) -> Tensor:
     """All images; not one may be unreadable."""
     read = decode_files(files, size, part, progress)
     _report_unreadable(files, read, strict=True)
@@ -370,11 +370,11 @@ def scan_core50(
         if found:
             s, o, s2, o2, frame = map(int, found.groups())
             if (s, o) != (s2, o2):
-                raise _refuse(files, f"{name} lies in the wrong folder")
+                raise refuse(files, f"{name} lies in the wrong folder")
             index.append(i)
             rows.append((s - 1, o - 1, frame))
         elif _WITHIN.fullmatch(name):
-            raise _refuse(files, f"{name} is no frame of a session")
+            raise refuse(files, f"{name} is no frame of a session")
     table = torch.tensor(rows).view(-1, 3)
     _count_core50(files, table, layout)
     order = sorted(range(len(rows)), key=rows.__getitem__)
@@ -386,9 +386,9 @@ def _count_core50(files: Files, table: Tensor, layout: Core50Layout) -> None:
     for session, expected in enumerate(layout.frames):
         found = frames.pop(session, 0)
         if not found:
-            raise _refuse(files, f"session s{session + 1} is missing")
+            raise refuse(files, f"session s{session + 1} is missing")
         if found != expected:
-            raise _refuse(
+            raise refuse(
                 files,
                 f"session s{session + 1} has {found} images, "
                 f"expected {expected}",
@@ -397,9 +397,9 @@ def _count_core50(files: Files, table: Tensor, layout: Core50Layout) -> None:
         if here != [*range(layout.objects)]:
             lost = min(set(range(layout.objects)) ^ set(here)) + 1
             what = "missing" if lost - 1 not in here else "not known"
-            raise _refuse(files, f"s{session + 1}/o{lost} is {what}")
+            raise refuse(files, f"s{session + 1}/o{lost} is {what}")
     if frames:
-        raise _refuse(files, f"session s{min(frames) + 1} is not known")
+        raise refuse(files, f"session s{min(frames) + 1} is not known")
 
 # %% ../../nbs/data/folders.ipynb #protocols
 PROTOCOLS = ("ciper", "usual", "objects")
@@ -463,7 +463,7 @@ def read_core50(
     check_choice("labels", labels, ("object", "category"))
     files, table = scan_core50(list_files(root), layout)
     training = is_training(table, protocol, sessions)
-    images = _read_all(files, size, "all", progress)
+    images = read_all(files, size, "all", progress)
     factors = _core50_factors(table, layout)
     chosen = factors[labels]
     data = ImageData(
@@ -531,10 +531,10 @@ def scan_tdw(files: Files, part: str, layout: TDWLayout = TDW) -> Files:
     index = [i for i, x in enumerate(files.names) if inside.fullmatch(x)]
     for name in (files.names[i] for i in index):
         if not name.lower().endswith(".png"):
-            raise _refuse(files, f"{name} is not one of the images")
+            raise refuse(files, f"{name} is not one of the images")
     expected = len(layout.factors()["object"].values)
     if len(index) != expected:
-        raise _refuse(
+        raise refuse(
             files, f"{part} has {len(index)} images, expected {expected}"
         )
     return files.pick(index)
@@ -564,7 +564,7 @@ def read_tdw(
     files, factors = list_files(root), layout.factors()
     parts = ("train", "test") if part == "all" else (part,)
     images = [
-        _read_all(scan_tdw(files, p, layout), size, p, progress) for p in parts
+        read_all(scan_tdw(files, p, layout), size, p, progress) for p in parts
     ]
     order = torch.arange(len(images[0])).repeat(len(parts))
     factors = {name: f.subset(order) for name, f in factors.items()}

@@ -119,7 +119,7 @@ def test_a_render_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_every_data_set_says_what_it_is_and_how_it_was_tested():
     for known in DATASETS.values():
         assert known.about and known.license and known.citation
-        assert known.tested in ("real data", "replicas")
+        assert known.tested in ("real data", "64-pixel copy", "replicas")
 
 
 def test_what_is_loaded_carries_its_name_license_and_citation():

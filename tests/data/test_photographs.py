@@ -1,4 +1,4 @@
-"""COIL-100 and ETH-80: every file is expected, and splits ask what they say."""
+"""COIL-100 and ETH-80: every file is expected; splits ask what they say."""
 
 import itertools
 
@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from replicas import picture, zipped
 
+from ciper.data import datasets
 from ciper.data.photographs import (
     COIL100,
     ETH80,
@@ -163,3 +164,30 @@ def test_contrast_of_an_object_that_does_not_turn_is_zero(coil):
     contrast = turn_contrast(data)
     assert contrast[2] == 0 and contrast.max() == 1
     assert (contrast[[0, 1, 3, 4]] > 0.5).all()
+
+
+def test_coil_is_loaded_by_name_with_its_protocol(coil, monkeypatch):
+    monkeypatch.setattr(datasets, "COIL100", COIL)
+    options = dict(root=coil.parent, progress=False)
+    views, objects = (
+        datasets.load(name, 8, "test", **options)
+        for name in ("coil100", "coil100:objects")
+    )
+    assert views.labels.unique().tolist() == [0, 1, 2, 3]
+    assert objects.labels.unique().tolist() == [4]
+    assert (views.name, objects.name) == ("coil100", "coil100:objects")
+    with pytest.raises(ValueError, match="unknown protocol 'object': did you"):
+        datasets.load("coil100:object", 8, **options)
+
+
+def test_eth_is_loaded_by_name(eth, monkeypatch):
+    monkeypatch.setattr(datasets, "ETH80", ETH)
+    options = dict(root=eth.parent, progress=False)
+    assert len(datasets.load("eth80", 8, **options)) == 4
+    with pytest.raises(ValueError, match="eth80 has no part 'val'"):
+        datasets.load("eth80", 8, "val", **options)
+
+
+def test_what_has_no_mirror_says_where_to_put_it(tmp_path):
+    with pytest.raises(OSError, match="no mirror that is known.*or unpack it"):
+        datasets.load("eth80", 8, root=tmp_path, progress=False)
