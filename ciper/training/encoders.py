@@ -103,6 +103,33 @@ def _initialize(module: nn.Module) -> None:
             module.weight, mode="fan_out", nonlinearity="relu"
         )
 
+# %% ../../nbs/training/encoders.ipynb #check-settings
+def _check_settings(
+    backbone: str,
+    width: float,
+    stem: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> None:
+    check_choice("backbone", backbone, BACKBONES)
+    check_choice("stem", stem, STEMS)
+    if not _is_finite(width):
+        raise ValueError(f"width must be a finite number, got {width!r}")
+    if not width > 0:
+        raise ValueError(f"width must be > 0, got {width}")
+    if not all(map(_is_finite, (*mean, *std))):
+        raise ValueError(f"mean and std must be numbers, got {mean}, {std}")
+    if len(mean) != len(std):
+        counts = f"{len(mean)} and {len(std)}"
+        raise ValueError(f"mean and std must have one length, got {counts}")
+    if not min(std) > 0:
+        raise ValueError(f"std must be > 0, got {std}")
+
+
+def _is_finite(value: object) -> bool:
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
 # %% ../../nbs/training/encoders.ipynb #checks
 def _check_images(x: Tensor, channels: int) -> None:
     if not x.is_floating_point():
@@ -114,23 +141,8 @@ def _check_images(x: Tensor, channels: int) -> None:
         shape = f"(n, {channels}, h, w), got {tuple(x.shape)}"
         raise ValueError(f"images must be {shape}")
 
-# %% ../../nbs/training/encoders.ipynb #entry
-class _Entry(nn.Module):
-    """Normalization and coordinates: what images meet first."""
-
-    def __init__(self, coordinates: bool, mean, std) -> None:
-        super().__init__()
-        self.coordinates = coordinates
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-
-    def enter(self, x: Tensor) -> Tensor:
-        """Normalized images with their coordinate channels, if any."""
-        x = (x - self.mean) / self.std
-        return append_coordinates(x) if self.coordinates else x
-
 # %% ../../nbs/training/encoders.ipynb #encoder
-class Encoder(_Entry):
+class Encoder(nn.Module):
     """A ResNet from images in [0, 1] to representations h.
 
     Normalization and coordinate channels are inside. Built from torchvision's
@@ -164,7 +176,10 @@ class Encoder(_Entry):
         std: tuple[float, ...] = (0.2023, 0.1994, 0.2010),
     ) -> None:
         _check_settings(backbone, width, stem, mean, std)
-        super().__init__(coordinates, mean, std)
+        super().__init__()
+        self.coordinates = coordinates
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         channels = len(mean) + 2 * coordinates
         self.trunk = _trunk(backbone, width, stem, channels)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -173,34 +188,9 @@ class Encoder(_Entry):
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """Encode images (n, 3, h, w), float in [0, 1], as h (n, features)."""
         _check_images(x, len(self.mean))
-        return self.pool(self.trunk(self.enter(x))).flatten(1)
-
-# %% ../../nbs/training/encoders.ipynb #check-settings
-def _check_settings(
-    backbone: str,
-    width: float,
-    stem: str,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> None:
-    check_choice("backbone", backbone, BACKBONES)
-    check_choice("stem", stem, STEMS)
-    if not _is_finite(width):
-        raise ValueError(f"width must be a finite number, got {width!r}")
-    if not width > 0:
-        raise ValueError(f"width must be > 0, got {width}")
-    if not all(map(_is_finite, (*mean, *std))):
-        raise ValueError(f"mean and std must be numbers, got {mean}, {std}")
-    if len(mean) != len(std):
-        counts = f"{len(mean)} and {len(std)}"
-        raise ValueError(f"mean and std must have one length, got {counts}")
-    if not min(std) > 0:
-        raise ValueError(f"std must be > 0, got {std}")
-
-
-def _is_finite(value: object) -> bool:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+        x = (x - self.mean) / self.std
+        x = append_coordinates(x) if self.coordinates else x
+        return self.pool(self.trunk(x)).flatten(1)
 
 # %% ../../nbs/training/encoders.ipynb #map-sides
 def map_sides(stem: str, size: int) -> list[int]:

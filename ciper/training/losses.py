@@ -6,6 +6,8 @@
 __all__ = ['nt_xent', 'info_nce', 'standardize', 'predictive_loss']
 
 # %% ../../nbs/training/losses.ipynb #imports-export
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -25,6 +27,9 @@ def _check_pair(z1: Tensor, z2: Tensor, temperature: float) -> None:
         raise ValueError(f"n must be >= 2, got {len(z1)}: {cure}")
     if not temperature > 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")
+    if not math.isfinite(temperature):
+        wanted = "temperature must be a finite number"
+        raise ValueError(f"{wanted}, got {temperature}")
 
 # %% ../../nbs/training/losses.ipynb #nt-xent
 def nt_xent(
@@ -45,7 +50,7 @@ def nt_xent(
         The mean over the 2n projections, in nats.
 
     Raises:
-        ValueError: different shapes, n < 2, temperature <= 0.
+        ValueError: different shapes, n < 2, temperature <= 0 or infinite.
 
     Source: paper 3.1; SimCLR, equation 1.
     """
@@ -76,7 +81,7 @@ def info_nce(
         The mean over the 2n projections, in nats.
 
     Raises:
-        ValueError: different shapes, n < 2, temperature <= 0.
+        ValueError: different shapes, n < 2, temperature <= 0 or infinite.
 
     Source: E-SSL's form of the loss of paper 3.1.
     """

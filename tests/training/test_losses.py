@@ -196,6 +196,14 @@ def test_a_temperature_that_is_not_positive_is_refused(loss, temperature):
         loss(z, z, temperature)
 
 
+@pytest.mark.parametrize("loss", [nt_xent, info_nce])
+def test_an_infinite_temperature_is_refused(loss):
+    z = torch.eye(4)
+    message = "^temperature must be a finite number, got inf$"
+    with pytest.raises(ValueError, match=message):
+        loss(z, z, float("inf"))
+
+
 @pytest.mark.parametrize("loss", CONTRASTIVE)
 def test_one_image_is_refused_for_want_of_negatives(loss):
     z = torch.ones(1, 2)
