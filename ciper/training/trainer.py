@@ -320,7 +320,9 @@ def gather_rows(method: Method, fabric: Fabric) -> None:
     method.gather = gather
 
 # %% ../../nbs/training/trainer.ipynb #threads
-LARGE_WORK = 3e11  # multiplications of a step, forward; see benchmarks/
+# multiplications of a step, forward; ours. What threads cost smaller steps,
+# on an idle machine and on a busy one: benchmarks/threads.py
+LARGE_WORK = 3e11
 
 
 def choose_threads(recipe: Recipe, method: Method, fabric: Fabric) -> int:
