@@ -319,6 +319,7 @@ def _complete(
 ) -> tuple[list, bool]:
     """Train what is missing; all results, and whether none failed."""
     from functools import partial
+    from operator import attrgetter
 
     from ciper.reproduce.plans import check_place, finished, is_done, work
     from ciper.reproduce.sweep import sweep
@@ -332,16 +333,12 @@ def _complete(
         _check_folders(results, runs)
         _have_data(jobs)
         todo = partial(work, results=results, runs=runs, until=until)
-        how = dict(cost=_cost, engine=engine, later=(OutOfTime,))
+        how = dict(cost=attrgetter("cost"), engine=engine, later=(OutOfTime,))
         report = sweep(jobs, todo, done, **how)
         for line in str(report).splitlines():
             _say(line)
         ok = report.ok
     return finished(jobs, results), ok
-
-
-def _cost(job) -> float:
-    return job.cost
 
 
 def _have_data(jobs) -> None:
@@ -406,7 +403,7 @@ def figure(
 ) -> None:
     """Train what a figure of the paper shows, and draw it."""
     from ciper.data.images import check_choice
-    from ciper.reproduce.figures import figure_1
+    from ciper.reproduce import figures
     from ciper.reproduce.plans import data_of, plan
 
     check_choice("figure", number, ("1", "2", "3", "4a", "4b"))
@@ -419,13 +416,14 @@ def figure(
         names = names or data_of(item, scale)
     ok, until, path = True, _until(minutes), _picture(path)
     if number == "1":
-        fig = figure_1()
+        fig = figures.figure_1()
     elif number in ("2", "3"):
         fig = _look(item, scale, names[0], runs, precision, until)
     else:
         jobs = plan(item, scale, range(seeds), names, precision)
         found, ok = _complete(jobs, engine, results, runs, until)
-        fig = _ablation(item, found, names)
+        draw = figures.figure_4a if number == "4a" else figures.figure_4b
+        fig = draw(found, names)
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path, dpi=150, facecolor="white")
     _say(f"drawn in {path}")
@@ -452,12 +450,6 @@ def _look(item: str, scale: str, name: str, runs: Path, precision, until):
     if item == "figure 2":
         return figure_2(shown, images[1])
     return figure_3(shown, *images)
-
-
-def _ablation(item: str, results: list, names: tuple[str, ...]):
-    from ciper.reproduce.figures import figure_4a, figure_4b
-
-    return (figure_4a if item == "figure 4a" else figure_4b)(results, names)
 
 # %% ../nbs/cli.ipynb #paper-claims
 @app.command(epilog="Example: ciper claims --data digits")

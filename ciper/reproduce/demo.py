@@ -97,7 +97,13 @@ def run_demo(
     """
     out = Path(out)
     recipes = {m: demo_recipe(m, scale, seed) for m in METHODS}
-    train, test = _demo_data(recipes["ciper"].size, scale, progress)
+    size = recipes["ciper"].size
+    train, test = (
+        load("turntable", size, part, progress=progress).subset(
+            torch.arange(count)
+        )
+        for part, count in zip(("train", "test"), VIEWS[scale])
+    )
     runs, table = {}, {}
     for method, recipe in recipes.items():
         run = runs[method] = fit(
@@ -111,19 +117,6 @@ def run_demo(
         fig.savefig(out / f"{name}.png", dpi=150, facecolor="white")
         plt.close(fig)
     return table
-
-# %% ../../nbs/reproduce/demo.ipynb #demo-data
-def _demo_data(
-    size: int, scale: str, progress: bool
-) -> tuple[ImageData, ImageData]:
-    parts = zip(("train", "test"), VIEWS[scale])
-    train, test = (
-        load("turntable", size, part, progress=progress).subset(
-            torch.arange(count)
-        )
-        for part, count in parts
-    )
-    return train, test
 
 # %% ../../nbs/reproduce/demo.ipynb #pictures
 def _pictures(runs, table, train, test) -> dict[str, Figure]:

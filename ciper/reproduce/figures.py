@@ -59,13 +59,6 @@ def _picture(ax: Axes, image: Tensor, x: float, y: float, size: float):
     pixels = image.permute(1, 2, 0).cpu().numpy()
     ax.imshow(pixels, extent=(x, x + size, y, y + size), zorder=2)
 
-# %% ../../nbs/reproduce/figures.ipynb #parameter-bars
-def _parameter_bars(ax: Axes, r: Tensor, x: float, y: float) -> None:
-    """Ten little bars: the parameters of a view, standardized."""
-    for i, value in enumerate(r.clamp(-2, 2).tolist()):
-        ax.bar(x + 0.09 * i, 0.25 * value, 0.07, y, color=COLORS["ciper"])
-    ax.plot([x - 0.08, x + 0.09 * len(r)], [y, y], color=_INK, lw=0.5)
-
 # %% ../../nbs/reproduce/figures.ipynb #views
 def _example(seed: int = 6) -> tuple[Tensor, tuple, tuple]:
     """A Turntable image, two views of it, and their standardized targets."""
@@ -139,7 +132,9 @@ def _predictive_head(ax: Axes, r: tuple) -> None:
     _arrow(ax, (10.75, 3.9), (11.2, 3.9), color)
     ax.text(11.25, 3.9, "$\\mathcal{L}_p$", va="center", fontsize=12)
     for i, (values, x) in enumerate(zip(r, (9.3, 10.8))):
-        _parameter_bars(ax, values, x, 2.75)
+        for j, value in enumerate(values.clamp(-2, 2).tolist()):
+            ax.bar(x + 0.09 * j, 0.25 * value, 0.07, 2.75, color=color)
+        ax.plot([x - 0.08, x + 0.09 * len(values)], [2.75] * 2, c=_INK, lw=0.5)
         ax.text(x + 0.4, 1.95, f"$r_{i + 1}$", ha="center", fontsize=8)
 
 # %% ../../nbs/reproduce/figures.ipynb #use
@@ -216,19 +211,16 @@ def figure_3(
         ax.set_title(some.classes[label], fontsize=8)
     axes[0, 0].set_ylabel("image", fontsize=8)
     for row, (method, run) in zip(axes[1:], runs.items()):
-        _saliency_row(row, _maps(run, train, some), masks)
+        h = embed(run.encoder, train.images)
+        classifier = fit_linear(h, train.labels, len(train.classes))
+        maps = saliency(run.encoder, classifier, some.images, some.labels)
+        _saliency_row(row, maps, masks)
         row[0].set_ylabel(NAMES[method], fontsize=8)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
     return fig
 
 # %% ../../nbs/reproduce/figures.ipynb #figure-3-parts
-def _maps(run: Run, train: ImageData, some: ImageData) -> Tensor:
-    h = embed(run.encoder, train.images)
-    classifier = fit_linear(h, train.labels, len(train.classes))
-    return saliency(run.encoder, classifier, some.images, some.labels)
-
-
 def _saliency_row(row: Iterable[Axes], maps: Tensor, masks: Tensor) -> None:
     for ax, seen, mask in zip(row, maps, masks):
         ax.imshow(seen.numpy(), cmap="inferno", vmin=0)
@@ -283,7 +275,8 @@ def figure_4b(results: Sequence[Result], data: Sequence[str]) -> Figure:
     for ax, metric in zip(axes, CURVES):
         for color, name in zip(colors, map(data_name, data)):
             here = [r for r in results if r.experiment == name]
-            if metric == "view_mse_steps" and _has_sessions(here):
+            rooms = any("session_accuracy" in r.metrics for r in here)
+            if metric == "view_mse_steps" and rooms:
                 continue
             _alpha_curve(ax, here, metric, name, color)
         ax.set(xlabel="alpha", ylabel=METRICS[metric].title)
@@ -305,10 +298,6 @@ def _alpha_curve(ax: Axes, results, metric: str, name: str, color) -> None:
         x, means, stds = zip(*points)
         ax.errorbar(x, means, stds, fmt="o-", ms=3, capsize=2, color=color,
                     label=data_title(name))  # fmt: skip
-
-
-def _has_sessions(results: Sequence[Result]) -> bool:
-    return any("session_accuracy" in r.metrics for r in results)
 
 # %% ../../nbs/reproduce/figures.ipynb #figure-epochs
 def figure_epochs(results: Sequence[Result]) -> Figure:

@@ -80,43 +80,7 @@ _KINDS = {
     Real: "train_seconds images_per_second",
 }
 
-
-def _check_kinds(result: "Result") -> None:
-    """Refuse fields of another kind, and numbers that nothing measures."""
-    for kind, names in _KINDS.items():
-        for name in names.split():
-            value = getattr(result, name)
-            if not isinstance(value, kind) or isinstance(value, bool):
-                found = type(value).__name__
-                raise ValueError(
-                    f"{name} must be {kind.__name__}, got {found}"
-                )
-    if not all(isinstance(x, list) and len(x) == 2 for x in result.knn_curve):
-        raise ValueError("knn_curve must hold pairs of epoch and accuracy")
-    numbers = [*result.metrics.items()]
-    numbers += [(x, getattr(result, x)) for x in _KINDS[Real].split()]
-    numbers += [("knn_curve", x) for pair in result.knn_curve for x in pair]
-    for name, value in numbers:
-        real = isinstance(value, Real) and not isinstance(value, bool)
-        if not (real and -1e30 < value < 1e30):
-            raise ValueError(f"{name} must be finite, got {value!r}")
-
 # %% ../../nbs/reproduce/results.ipynb #result-shared
-def _shared(result: "Result") -> dict[str, Any]:
-    """The fields that could tell a path, without it."""
-    settings = dict(result.settings)
-    if isinstance(settings.get("data"), str):
-        settings["data"] = _kept_data(settings["data"])
-    about = dict(data=_kept_data(result.data), settings=settings)
-    try:
-        words = shlex.split(result.command)
-    except ValueError:  # it is no command
-        return about
-    if words != (kept := [shareable(word) for word in words]):
-        about["command"] = shlex.join(kept)
-    return about
-
-
 def _kept_data(data: str) -> str:
     kind, _, path = data.partition(":")
     if kind not in ("folder", "hf") or not is_elsewhere(path):
@@ -151,12 +115,47 @@ class Result:
     knn_curve: list[list[int | float]] = field(default_factory=list)
 
     def __post_init__(self):
-        _check_kinds(self)
+        self._check_kinds()
         for part in (self.experiment, self.scale, self.method):
             if not re.fullmatch(r"\w[\w.=+-]*", part):
                 raise ValueError(f"not a name for a file: {part!r}")
-        for name, value in _shared(self).items():
+        for name, value in self._shared().items():
             object.__setattr__(self, name, value)
+
+    def _check_kinds(self) -> None:
+        """Refuse fields of another kind, and numbers that nothing measures."""
+        for kind, names in _KINDS.items():
+            for name in names.split():
+                value = getattr(self, name)
+                if not isinstance(value, kind) or isinstance(value, bool):
+                    found = type(value).__name__
+                    raise ValueError(
+                        f"{name} must be {kind.__name__}, got {found}"
+                    )
+        curve = self.knn_curve
+        if not all(isinstance(x, list) and len(x) == 2 for x in curve):
+            raise ValueError("knn_curve must hold pairs of epoch and accuracy")
+        numbers = [*self.metrics.items()]
+        numbers += [(x, getattr(self, x)) for x in _KINDS[Real].split()]
+        numbers += [("knn_curve", x) for pair in curve for x in pair]
+        for name, value in numbers:
+            real = isinstance(value, Real) and not isinstance(value, bool)
+            if not (real and -1e30 < value < 1e30):
+                raise ValueError(f"{name} must be finite, got {value!r}")
+
+    def _shared(self) -> dict[str, Any]:
+        """The fields that could tell a path, without it."""
+        settings = dict(self.settings)
+        if isinstance(settings.get("data"), str):
+            settings["data"] = _kept_data(settings["data"])
+        about = dict(data=_kept_data(self.data), settings=settings)
+        try:
+            words = shlex.split(self.command)
+        except ValueError:  # it is no command
+            return about
+        if words != (kept := [shareable(word) for word in words]):
+            about["command"] = shlex.join(kept)
+        return about
 
     def path(self, root: Path | str) -> Path:
         """root/experiment/scale/method-seed.json."""

@@ -138,20 +138,6 @@ class Report:
         lines += [f"  {plain(k)}: {v}" for k, v in self.failed.items()]
         return "\n".join(lines)
 
-# %% ../../nbs/reproduce/sweep.ipynb #sort-outcomes
-def _report(
-    found: dict[str, str | None], skipped: tuple[str, ...], seconds: float
-) -> Report:
-    """Sort the jobs by their outcomes."""
-    later = tuple(name for name, error in found.items() if error == LATER)
-    return Report(
-        finished=tuple(name for name, error in found.items() if not error),
-        skipped=skipped,
-        failed={k: v for k, v in found.items() if v and v != LATER},
-        seconds=seconds,
-        later=later,
-    )
-
 # %% ../../nbs/reproduce/sweep.ipynb #local
 Outcomes = Iterator[tuple[Job, str | None]]
 
@@ -316,5 +302,10 @@ def sweep(
     outcomes = ENGINES[engine](attempt, [*costs], num_cpus, num_gpus)
     with closing(outcomes), _bar(costs, progress) as bar:
         found = _follow(outcomes if costs else (), costs, done, bar)
-    skipped = tuple(job.name for job in jobs if job not in costs)
-    return _report(found, skipped, time.perf_counter() - start)
+    return Report(
+        finished=tuple(name for name, error in found.items() if not error),
+        skipped=tuple(job.name for job in jobs if job not in costs),
+        failed={k: v for k, v in found.items() if v and v != LATER},
+        seconds=time.perf_counter() - start,
+        later=tuple(name for name, error in found.items() if error == LATER),
+    )

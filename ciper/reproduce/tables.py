@@ -232,7 +232,10 @@ def table(
             for x in ["chance", *labels]
         ]
         if item == "table 2":
-            tables.append(f"**{_place(names[0], source)}**")
+            place = data_title(names[0])
+            if names[0] != source:
+                place += f", in the place of {data_title(source)}"
+            tables.append(f"**{place}**")
         tables.append(markdown(["method", *columns], rows))
     return "\n\n".join(tables)
 
@@ -254,13 +257,6 @@ def _columns(item, source, names, results) -> dict[str, Mapping]:
         cells = {"chance": chance(source, column.metric)} | column.paper
         columns[f"{paper}: {title}"] = cells
     return columns
-
-
-def _place(name: str, source: str) -> str:
-    """Which data a table is about, and what they stand in for."""
-    if name == source:
-        return data_title(name)
-    return f"{data_title(name)}, in the place of {data_title(source)}"
 
 # %% ../../nbs/reproduce/tables.ipynb #table-parts
 def _stand_ins(item, data, scale, given) -> Sequence[str]:

@@ -831,6 +831,22 @@ def test_other_images_are_refused(folder, digits, change):
         resume(folder, change(digits))
 
 
+def test_the_fingerprint_knows_names_kinds_and_partners(digits):
+    values = torch.arange(float(len(digits)))
+    factor = Factor(values, "continuous")
+    circular = Factor(values, "circular")
+    data = replace(digits, factors={"size": factor})
+    seen = [
+        data,
+        replace(data, factors={"weight": factor}),
+        replace(data, factors={"size": circular}),
+        replace(data, partners=("size",)),
+        replace(data, images=data.images.flip(0)),
+    ]
+    assert len({module.fingerprint(one) for one in seen}) == len(seen)
+    assert module.fingerprint(replace(data)) == module.fingerprint(data)
+
+
 def test_another_precision_is_refused(folder, digits):
     now = load_run(folder).precision
     other = {"float32": "bf16-mixed", "bfloat16": "32-true"}[now]
