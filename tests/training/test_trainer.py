@@ -781,6 +781,16 @@ def test_threads_are_used_kept_and_set_back(recipe, digits, tmp_path):
         run(short, digits, threads=0)
 
 
+def test_threads_are_set_back_after_an_interruption(
+    recipe, digits, monkeypatch
+):
+    before = torch.get_num_threads()
+    Stop(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, digits, threads=before + 1)
+    assert torch.get_num_threads() == before
+
+
 # resuming onto something else
 
 
