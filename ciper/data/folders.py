@@ -304,6 +304,7 @@ def _report_unreadable(files: Files, read: Decoded, strict: bool) -> None:
 
 # %% ../../nbs/data/folders.ipynb #refuse
 def refuse(files: Files, problem: str) -> ValueError:
+    """The error that says what is wrong with published files."""
     return ValueError(
         f"{files.root}: {problem}; the folder or archive is not what was "
         "published: unpack or fetch it again"

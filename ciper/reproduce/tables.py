@@ -357,7 +357,7 @@ def _setup_beside(here: Sequence[Result], item: str) -> dict[str, str]:
         return ours
     (job,) = jobs_of(source, "paper", [0], [{}])
     for title, theirs in _setup([asdict(job.recipe)]).items():
-        if theirs not in ("", ours[title]):
+        if ours[title] and theirs not in ("", "auto", ours[title]):
             ours[title] += f" (paper: {theirs})"
     return {"in the place of": data_title(source)} | ours
 
