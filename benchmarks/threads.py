@@ -22,8 +22,8 @@ import torch
 from ciper import fit, load, recipe_at
 from ciper.reproduce.results import markdown, provenance
 
-SIZES = {"smoke": 16, "laptop": 32}  # scale -> pixels
-STEPS = 12  # of each measurement
+SIZES = {"smoke": 16, "laptop": 24}  # scale -> pixels
+STEPS = 6  # of each measurement
 
 
 def spin() -> None:
@@ -74,7 +74,7 @@ def measure(scales, rounds: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     load_before = os.getloadavg()[0]

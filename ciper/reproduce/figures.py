@@ -93,7 +93,7 @@ def figure_1() -> Figure:
 
 
 def _training(ax: Axes, x: Tensor, views: tuple, r: tuple) -> None:
-    rows = {"x^{t_1}": 5.9, "x": 4.3, "x^{t_2}": 2.7}
+    rows = {"x_1": 5.9, "x": 4.3, "x_2": 2.7}
     pictures = dict(zip(rows, (views[0], x, views[1])))
     for name, y in rows.items():
         _picture(ax, pictures[name], 0.6, y, 1.4)
@@ -123,7 +123,7 @@ def _contrastive_head(ax: Axes) -> None:
 def _predictive_head(ax: Axes, r: tuple) -> None:
     color, width = COLORS["ciper"], _widths(predictor(512, len(r[0])))
     _box(ax, 6.3, 3.3, 2.9, 1.2, f"predictor\n{width}", color)
-    differences = "$h-h^{t_1}$", "$h-h^{t_2}$"
+    differences = "$h-h_1$", "$h-h_2$"
     for y, text in zip((4.2, 3.6), differences):
         ax.text(5.95, y, text, ha="right", va="center", fontsize=7)
         _arrow(ax, (6.0, y), (6.25, y), color)

@@ -248,7 +248,7 @@ def predictor(d: int, out: int, hidden: int = 512) -> nn.Sequential:
     """The prediction head, from differences of representations to r_hat.
 
     Two linear layers with bias, layer normalization and a ReLU between them
-    (paper 4.1). Its input is h(x) - h(x^t), paper 3.2.
+    (paper 4.1). Its input is h - h_1, paper 3.2.
 
     Args:
         d: width of the representations h, an encoder's `features`.
