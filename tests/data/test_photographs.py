@@ -176,6 +176,7 @@ def test_coil_is_loaded_by_name_with_its_protocol(coil, monkeypatch):
     assert views.labels.unique().tolist() == [0, 1, 2, 3]
     assert objects.labels.unique().tolist() == [4]
     assert (views.name, objects.name) == ("coil100", "coil100:objects")
+    options["root"] = coil / "nothing here"  # said before any download
     with pytest.raises(ValueError, match="unknown protocol 'object': did you"):
         datasets.load("coil100:object", 8, **options)
 
