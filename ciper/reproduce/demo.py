@@ -49,6 +49,7 @@ def demo_recipe(method: str, scale: str, seed: int = 0) -> Recipe:
         data="turntable",
         method=method,
         views="dataset",
+        target="circular",
         size=size,
         epochs=epochs,
         seed=seed,

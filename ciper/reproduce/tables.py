@@ -17,13 +17,12 @@ from ..augment.chain import Augment
 from ..data.images import check_choice
 from ciper.reproduce.plans import (
     DATA,
-    ROWS,
     STAND_IN,
     TEST_IMAGES,
-    Job,
     data_name,
     data_of,
     jobs_of,
+    labels_of,
 )
 from ciper.reproduce.results import (
     Result,
@@ -32,11 +31,12 @@ from ciper.reproduce.results import (
     summarize,
 )
 from ..training.methods.registry import METHODS
-from ..training.trainer import Recipe, base_scale
+from ..training.trainer import base_scale
 
 # %% ../../nbs/reproduce/tables.ipynb #names
 METHOD_NAMES = {
     "chance": "Chance",
+    "pixels": "Raw pixels",
     "random": "Random encoder",
     "simclr": "SimCLR",
     "predictive": "Predictive",
@@ -222,11 +222,11 @@ def table(
     """
     check_choice("table", item, COLUMNS)
     results = [r for r in results if r.scale == scale]
-    labels = [Job(Recipe(**row), scale).label for row in ROWS[item]]
     tables = []
     for source in dict.fromkeys(column.data for column in COLUMNS[item]):
         names = _stand_ins(item, source, scale, data)
         columns = _columns(item, source, names, results)
+        labels = labels_of(item, names[0])
         rows = [
             [row_name(x), *(str(c.get(x, "–")) for c in columns.values())]
             for x in ["chance", *labels]
@@ -368,11 +368,12 @@ def _trainings(here: Sequence[Result]) -> dict[str, str]:
     for r in here:
         counts[r.method] = counts.get(r.method, 0) + 1
     minutes = ceil(sum(r.train_seconds for r in here) / 60)
-    untrained, most = counts.get("random", 0), max(counts.values())
+    pixels, untrained = counts.pop("pixels", 0), counts.get("random", 0)
+    most = max(counts.values(), default=0)
     fewer = [f"{n} of {row_name(k)}" for k, n in counts.items() if n < most]
     return {
         "seeds per row": "; but ".join([f"{most}", *fewer]),
-        "trainings": f"{len(here) - untrained}",
+        "trainings": f"{len(here) - untrained - pixels}",
         "untrained encoders": f"{untrained or ''}",
         "minutes for all": f"{minutes:,}",
     }

@@ -14,13 +14,24 @@ from ciper.data.sources import AugmentedViews, PartnerViews, to_float
 
 
 def test_a_circular_change_is_cosine_and_sine_of_the_turn():
-    source = PartnerViews(toy())
+    source = PartnerViews(toy(), "circular")
     change = source._change(torch.tensor([0]), torch.tensor([1]))
     turn = math.radians(20)
     expected = torch.tensor([[math.cos(turn), math.sin(turn)]])
     torch.testing.assert_close(change, expected, atol=1e-6, rtol=0)
     assert source.names == ("factor (cos)", "factor (sin)")
     assert source.classes == (0, 0)
+
+
+def test_a_raw_change_of_an_angle_is_a_difference_that_is_not_wrapped():
+    source = PartnerViews(toy())
+    there, back = torch.tensor([0]), torch.tensor([2])
+    degrees = toy().factors["factor"].values
+    for i, j in ((there, back), (back, there)):
+        assert source._change(i, j).item() == degrees[j] - degrees[i]
+    assert (source.names, source.classes) == (("factor",), (0,))
+    with pytest.raises(ValueError, match="did you mean 'raw'"):
+        PartnerViews(toy(), "row")
 
 
 def test_a_continuous_change_is_a_difference():

@@ -621,6 +621,7 @@ def test_evaluate_reads_the_session_off_the_test_images_alone():
     metrics = evaluate(Reader(), train, test)
     assert metrics.keys() == {
         "linear_accuracy",
+        "logistic_accuracy",
         "knn_accuracy",
         "knn_k",
         "session_accuracy",
@@ -632,7 +633,8 @@ def test_evaluate_reads_the_session_off_the_test_images_alone():
 
 def test_evaluate_has_no_session_accuracy_without_sessions():
     metrics = evaluate(Reader(), turning(sessions=4), turning())
-    assert metrics.keys() == {"linear_accuracy", "knn_accuracy", "knn_k"}
+    names = {"linear_accuracy", "logistic_accuracy", "knn_accuracy", "knn_k"}
+    assert metrics.keys() == names
 
 
 # train and test

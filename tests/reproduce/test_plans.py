@@ -35,7 +35,6 @@ from ciper.reproduce.plans import (
 )
 from ciper.reproduce.results import load_result, save_result
 from ciper.reproduce.sweep import sweep
-from ciper.training import trainer as train
 from ciper.training.trainer import OutOfTime, load_run, recipe_at
 
 SCALES = "smoke", "laptop", "paper"
@@ -69,7 +68,8 @@ def weights(run):
     [
         (
             "table 2",
-            "random simclr-image ciper-image simclr-dataset ciper-dataset",
+            "pixels random simclr-image ciper-image simclr-dataset "
+            "predictive-dataset ciper-dataset ciper-dataset-target=circular",
         ),
         (
             "table 3",
@@ -117,7 +117,7 @@ def test_the_address_of_a_result_is_the_name_of_the_job(tmp_path):
         ("folder:/data/写真 1", "写真-1"),
         ("folder:/data/photos.zip", "photos.zip"),
         ("hf:someone/flowers", "flowers"),
-        ("core50:usual", "core50"),
+        ("core50:usual", "core50-usual"),
     ],
 )
 def test_results_are_filed_under_the_name_of_the_data(data, folder):
@@ -146,16 +146,17 @@ def test_a_preset_is_part_of_the_label():
 def test_every_seed_and_data_set_has_every_row():
     jobs = plan("table 2", "laptop", [5, 7])
     found = {(j.recipe.data, j.recipe.seed, j.label) for j in jobs}
-    assert len(found) == len(jobs) == 2 * 2 * 5
+    # eight rows on Turntable, seven on its rooms, and pixels have one seed
+    assert len(found) == len(jobs) == 2 * (7 + 6) + 2
     assert {j.recipe.seed for j in jobs} == {5, 7}
 
 
 def test_equal_settings_are_one_job_over_all_tables():
     jobs = [j for item in ROWS for j in plan(item, "laptop", [0])]
-    # table 2: 10; table 3: 12 less 3 that turntable has in table 2;
+    # table 2: 15; table 3: 12 less 3 that turntable has in table 2;
     # figure 4a: 4 left out; figure 4b: 5 other weights on 2 data sets
-    assert len(jobs) == 10 + 12 + 2 + 2 + 5 + 12
-    assert len(set(jobs)) == 10 + 9 + 0 + 0 + 4 + 10
+    assert len(jobs) == 15 + 12 + 2 + 2 + 5 + 12
+    assert len(set(jobs)) == 15 + 9 + 0 + 0 + 4 + 10
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -367,7 +368,7 @@ def test_all_results_of_a_scale_are_found_on_other_photographs_too(tmp_path):
     for job in {*jobs, *plan("table 2", "smoke", [0])}:
         save_result(result(job, accuracy=0.5), tmp_path)
     found = finished_at("laptop", tmp_path, ["cifar10"])
-    assert len(found) == len({*jobs}) == 20 + 12 + 5
+    assert len(found) == len({*jobs}) == 2 * 13 + 2 + 12 + 5
     usual = finished_at("laptop", tmp_path)
     assert {r.experiment for r in usual} == {"turntable", "turntable-rooms"}
 
@@ -381,10 +382,15 @@ def test_working_twice_trains_once(job, tmp_path, monkeypatch):
     found = load_result(result_path(job, folders[0]))
     assert found.metrics.keys() == {
         "linear_accuracy",
+        "logistic_accuracy",
         "knn_accuracy",
         "knn_k",
+        "contrastive_loss",
     }
-    assert found.knn_curve == []  # no ten epochs
+    last = found.metrics["knn_accuracy"]
+    assert found.knn_curve == [[1, pytest.approx(last)]]
+    loss = found.metrics["contrastive_loss"]
+    assert found.loss_curves == {"contrastive": [pytest.approx(loss)]}
     assert is_done(job, folders[0])
     monkeypatch.setattr(plans, "fit", no_training)
     monkeypatch.setattr(plans, "evaluate", no_training)
@@ -432,7 +438,6 @@ def test_a_killed_training_goes_on_to_the_same_weights(
 def test_the_curve_ends_with_what_the_encoder_scores(
     job, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(train, "WATCH_EVERY", 1)
     job = replace(job, recipe=replace(job.recipe, epochs=2))
     work(job, tmp_path, tmp_path / "runs")
     found = load_result(result_path(job, tmp_path))
@@ -507,11 +512,14 @@ def test_only_dataset_views_and_random_encoders_are_looked_into(
         for r in finished(jobs, tmp_path / "results")
     }
     assert seen == {
+        "pixels": True,
         "random": True,
         "simclr-image": False,
         "ciper-image": False,
         "simclr-dataset": True,
+        "predictive-dataset": True,
         "ciper-dataset": True,
+        "ciper-dataset-target=circular": True,
     }
 
 

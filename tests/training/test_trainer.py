@@ -262,14 +262,14 @@ def test_what_needs_no_epoch_is_never_out_of_time(
 # watched
 
 
-def test_an_encoder_is_watched_every_ten_epochs():
-    assert module.WATCH_EVERY == 10
+def test_an_encoder_is_watched_ten_times():
+    assert module.WATCHES == 10
 
 
 def test_a_watched_training_has_the_values_and_the_same_weights(
     recipe, digits, whole, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(module, "WATCH_EVERY", 2)
+    monkeypatch.setattr(module, "WATCHES", 2)
     look, seen = neighbors_watch(digits, digits), []
 
     def watch(encoder):
@@ -770,7 +770,7 @@ def test_threads_are_used_kept_and_set_back(recipe, digits, tmp_path):
         return {}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "WATCH_EVERY", 1)
+        patch.setattr(module, "WATCHES", 1)
         short = replace(recipe, epochs=1)
         done = run(short, digits, tmp_path, threads=3, watch=watch)
     assert seen == [3] and torch.get_num_threads() == before
@@ -1030,7 +1030,7 @@ def test_a_run_in_its_folder_holds_the_lock(recipe, digits, tmp_path):
         return {"looked": 1.0}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "WATCH_EVERY", 1)
+        patch.setattr(module, "WATCHES", 1)
         short = replace(recipe, epochs=1)
         assert run(short, digits, tmp_path, watch=watch).history[0]["looked"]
 
