@@ -292,12 +292,21 @@ def _alpha_curve(ax: Axes, results, metric: str, name: str, color) -> None:
     points = []
     for place, alpha in enumerate(ALPHAS):
         row = "ciper-dataset" + ("" if alpha == 1 else f"-alpha={alpha:g}")
+        _mark_diverged(ax, place, [r for r in results if r.method == row])
         if row in seen:
             points.append((place, seen[row].mean, seen[row].std))
     if points:
         x, means, stds = zip(*points)
         ax.errorbar(x, means, stds, fmt="o-", ms=3, capsize=2, color=color,
                     label=data_title(name))  # fmt: skip
+
+
+def _mark_diverged(ax: Axes, place: int, results: Sequence[Result]) -> None:
+    """Say below a place on the axis how many trainings have no value there."""
+    lost = sum("diverged" in r.metrics for r in results)
+    if lost:
+        ax.text(place, 0.02, f"{lost} of {len(results)}\ndiverged", ha="center",
+                fontsize=6, transform=ax.get_xaxis_transform())  # fmt: skip
 
 # %% ../../nbs/reproduce/figures.ipynb #figure-epochs
 def figure_epochs(results: Sequence[Result]) -> Figure:

@@ -13,6 +13,7 @@ import itertools
 import math
 import os
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,6 +58,8 @@ from ciper.training.trainer import (
     Run,
     Watch,
     base_scale,
+    build_encoder,
+    choose_precision,
     fit,
     load_run,
     recipe_at,
@@ -314,6 +317,9 @@ def work(
 ) -> None:
     """Train what a job asks for, measure it and keep the result.
 
+    A training whose loss is not finite any more has a result too, with the
+    one metric `diverged`.
+
     Raises:
         OutOfTime: the training would not end by `until`; it is kept.
         FileExistsError: as in `check_place`.
@@ -325,11 +331,22 @@ def work(
     if job.row == "pixels":
         pixels, now = pixel_encoder(train), NUMERIC_VERSION
         run = Run(job.recipe, pixels, [], numeric_version=now)
+        metrics = measure(pixels, job, train, test)
     else:
-        run = trained(job, runs, (train, test), until)
-    metrics = measure(run.encoder, job, train, test)
+        run, metrics = _trained_and_measured(job, runs, train, test, until)
     about = job.experiment, job.scale, run, metrics
     save_result(run_result(*about, label=job.label), results)
+
+
+def _trained_and_measured(job, runs, train, test, until):
+    try:
+        run = trained(job, runs, (train, test), until)
+    except FloatingPointError as error:
+        warnings.warn(f"{job.name} diverged: {error}", stacklevel=3)
+        encoder = build_encoder(job.recipe)
+        made = choose_precision(job.recipe), 0, NUMERIC_VERSION
+        return Run(job.recipe, encoder, [], *made), {"diverged": 1.0}
+    return run, measure(run.encoder, job, train, test)
 
 # %% ../../nbs/reproduce/plans.ipynb #settings
 STAND_IN = {"core50": "turntable-rooms", "tdw": "turntable"}
@@ -394,6 +411,13 @@ def _rows(methods: str, views: str) -> list[dict]:
 
 ALPHAS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)  # Figure 4, right
 OPERATIONS = ("crop", "flip", "jitter", "grayscale")  # Figure 4, left
+_LARGEST = dict(
+    method="ciper",
+    views="dataset",
+    alpha=ALPHAS[-1],
+    precision="float32",
+    row=f"ciper-dataset-alpha={ALPHAS[-1]:g}-precision=float32",
+)
 ROWS = {
     "table 2": [dict(method="random", row="pixels")]
     + _rows("random simclr ciper", "image")
@@ -407,7 +431,8 @@ ROWS = {
     + [dict(method="ciper", without=name) for name in OPERATIONS],
     "figure 4b": [
         dict(method="ciper", views="dataset", alpha=a) for a in ALPHAS
-    ],
+    ]
+    + [_LARGEST],
 }
 
 # %% ../../nbs/reproduce/plans.ipynb #data-of

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['METHOD_NAMES', 'DATA_TITLES', 'METRICS', 'COLUMNS', 'CLASSES', 'UNSEEN_SESSIONS', 'GRID', 'SETTINGS', 'data_title',
-           'row_name', 'Metric', 'scaled', 'Column', 'chance', 'table', 'shown_summaries', 'costs', 'table_1',
-           'setup_columns', 'setup_table', 'setup_box']
+           'row_name', 'Metric', 'scaled', 'Column', 'chance', 'table', 'comparison', 'shown_summaries', 'costs',
+           'table_1', 'setup_columns', 'setup_table', 'setup_box']
 
 # %% ../../nbs/reproduce/tables.ipynb #imports
 from collections.abc import Mapping, Sequence
@@ -52,6 +52,8 @@ DATA_TITLES = {
     "digits": "Digits",
     "tdw": "TDW",
     "turntable": "Turntable",
+    "turntable-blocks": "Turntable without a quadrant",
+    "turntable-objects": "Turntable without three objects",
     "turntable-rooms": "Turntable-rooms",
 }
 
@@ -66,7 +68,8 @@ def row_name(label: str) -> str:
     method, *rest = label.split("-", 2)
     parts = [METHOD_NAMES.get(method, method)]
     parts += [f"{views} views" for views in rest[:1]]
-    parts += [extra.replace("=", " = ") for extra in rest[1:]]
+    extras = (extra for more in rest[1:] for extra in more.split("-"))
+    parts += [extra.replace("=", " = ") for extra in extras]
     return ", ".join(parts).replace("without = ", "without ")
 
 # %% ../../nbs/reproduce/tables.ipynb #metrics
@@ -80,10 +83,17 @@ class Metric(NamedTuple):
 
 METRICS = {
     "linear_accuracy": Metric("accuracy (%)", 100),
+    "logistic_accuracy": Metric("accuracy, converged probe (%)", 100),
     "knn_accuracy": Metric("nearest-neighbor accuracy (%)", 100),
     "session_accuracy": Metric("session accuracy (%)", 100),
     "view_mse_steps": Metric("view error (grid steps²)", better=-1),
     "azimuth_error_deg": Metric("azimuth error (degree)", better=-1),
+    "blocks_azimuth_error_deg": Metric(
+        "azimuth error, probe without the quadrant (degree)", better=-1
+    ),
+    "r2_azimuth": Metric("R² of azimuth"),
+    "change_error_deg": Metric("error of a turn (degree)", better=-1),
+    "contrastive_loss": Metric("contrastive loss", better=-1),
     "object_share": Metric("neighbors of the same object (%)", 100),
     "azimuth_gap_deg": Metric("azimuth gap to neighbors (degree)", better=-1),
     "mass_inside": Metric("saliency on the object (%)", 100),
@@ -180,6 +190,7 @@ CLASSES = {
     "turntable": 12,
     "turntable-rooms": 12,
 }
+_ACCURACIES = ("linear_accuracy", "logistic_accuracy")
 UNSEEN_SESSIONS = 9
 GRID = (36, 7, 4)  # azimuths, elevations, distances
 
@@ -195,8 +206,12 @@ def chance(name: str, metric: str, results: Sequence[Result] = ()) -> str:
     known = f"{metric}_chance"
     if found := [r.metrics[known] for r in results if known in r.metrics]:
         return f"{sum(found) / len(found):.2f}"
-    if metric == "linear_accuracy" and name in CLASSES:
+    if metric in _ACCURACIES and name in CLASSES:
         return f"{100 / CLASSES[name]:.2f}"
+    if metric.endswith("error_deg"):
+        return "90.00"
+    if metric.startswith("r2_"):
+        return "0.00"
     if metric == "session_accuracy":
         return f"{100 / UNSEEN_SESSIONS:.2f}"
     if metric == "view_mse_steps":
@@ -245,18 +260,47 @@ def _columns(item, source, names, results) -> dict[str, Mapping]:
     several = item == "table 3"  # data sets that stand in for one
     columns = {"cost (measured)": costs(results)} if several else {}
     for column in (c for c in COLUMNS[item] if c.data == source):
-        title = METRICS[column.metric].title
         for name in names:
-            found = [r for r in results if r.experiment == name]
-            cells = {"chance": chance(name, column.metric, found)}
-            cells |= shown_summaries(found, column.metric)
-            columns[f"{data_title(name)}: {title}" if several else title] = (
-                cells
-            )
+            for metric in (column.metric, *_BESIDE.get(column.metric, ())):
+                title = METRICS[metric].title
+                title = f"{data_title(name)}: {title}" if several else title
+                columns[title] = _cells(name, metric, results)
         paper = f"paper, {data_title(source)}" if several else "paper"
         cells = {"chance": chance(source, column.metric)} | column.paper
-        columns[f"{paper}: {title}"] = cells
+        columns[f"{paper}: {METRICS[column.metric].title}"] = cells
     return columns
+
+
+_BESIDE = {"linear_accuracy": ("logistic_accuracy",)}
+
+
+def _cells(name: str, metric: str, results) -> dict[str, str | Summary]:
+    """label -> cell, of a metric on one data set."""
+    found = [r for r in results if r.experiment == name]
+    cells = {"chance": chance(name, metric, found)}
+    return cells | shown_summaries(found, metric)
+
+
+def comparison(
+    results: Sequence[Result],
+    labels: Sequence[str],
+    columns: Mapping[str, tuple[str, str]],
+) -> str:
+    """A table of our own as markdown: chance, then a row for each label.
+
+    Args:
+        results: any results of one scale.
+        labels: the rows; those without any result are left out.
+        columns: title -> data set as in `Result.experiment`, and metric.
+    """
+    cells = {t: _cells(*where, results) for t, where in columns.items()}
+    known = {label for column in cells.values() for label in column}
+    rows = [
+        [row_name(x), *(str(column.get(x, "–")) for column in cells.values())]
+        for x in ("chance", *labels)
+        if x in known
+    ]
+    return markdown(["method", *columns], rows)
 
 # %% ../../nbs/reproduce/tables.ipynb #table-parts
 def _stand_ins(item, data, scale, given) -> Sequence[str]:
@@ -370,10 +414,12 @@ def _trainings(here: Sequence[Result]) -> dict[str, str]:
     minutes = ceil(sum(r.train_seconds for r in here) / 60)
     pixels, untrained = counts.pop("pixels", 0), counts.get("random", 0)
     most = max(counts.values(), default=0)
+    lost = [row_name(r.method) for r in here if "diverged" in r.metrics]
     fewer = [f"{n} of {row_name(k)}" for k, n in counts.items() if n < most]
     return {
         "seeds per row": "; but ".join([f"{most}", *fewer]),
         "trainings": f"{len(here) - untrained - pixels}",
+        "diverged": "; ".join(f"{lost.count(x)} of {x}" for x in {*lost}),
         "untrained encoders": f"{untrained or ''}",
         "minutes for all": f"{minutes:,}",
     }

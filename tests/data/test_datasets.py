@@ -61,6 +61,36 @@ def test_load_says_what_it_expected(arguments, message):
         load(*arguments, progress=False)
 
 
+@pytest.mark.parametrize("protocol", ["random", "blocks", "objects"])
+def test_each_split_of_turntable_keeps_out_what_it_says(protocol):
+    data = {
+        part: load(f"turntable:{protocol}", 8, part, progress=False)
+        for part in ("train", "test")
+    }
+    azimuth, objects = (
+        {p: {*d.factors[name].values.tolist()} for p, d in data.items()}
+        for name in ("azimuth", "object")
+    )
+    quadrant = {90.0 + 10 * i for i in range(9)}
+    if protocol == "blocks":
+        assert azimuth["test"] == quadrant
+        assert azimuth["train"] == {10.0 * i for i in range(36)} - quadrant
+    if protocol == "objects":
+        assert objects["test"] == {3, 7, 11}
+        assert objects["train"] == {*range(12)} - {3, 7, 11}
+    usual = {p: load("turntable", 8, p, progress=False) for p in data}
+    for part, whole in usual.items():
+        places = {x.numpy().tobytes() for x in whole.images}
+        assert {x.numpy().tobytes() for x in data[part].images} <= places
+    if protocol == "random":
+        assert torch.equal(data["test"].images, usual["test"].images)
+
+
+def test_an_unknown_split_of_turntable_is_refused():
+    with pytest.raises(ValueError, match="did you mean 'blocks'"):
+        load("turntable:block", 8, progress=False)
+
+
 @pytest.mark.parametrize("name", ["digits", "turntable", "cifar10", "core50"])
 def test_data_of_two_parts_have_no_third(name):
     with pytest.raises(ValueError, match=f"{name} has no part 'val', only"):

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 from invented import Reader, turning
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torchvision.transforms import v2
 
@@ -19,10 +22,13 @@ from ciper.evaluation.probes import (
     default_k,
     embed,
     evaluate,
+    evaluate_pose,
     evaluate_view,
     fit_linear,
+    fit_logistic,
     fit_ridge,
     knn_accuracy,
+    pixel_encoder,
     r_squared,
     session_accuracy,
 )
@@ -735,3 +741,85 @@ def test_a_regression_needs_two_rows():
         fit_ridge(torch.ones(1, 3), torch.ones(1, 1))
     with pytest.raises(ValueError, match="targets must be finite"):
         fit_ridge(torch.eye(3), torch.full((3, 1), math.nan))
+
+
+# converged, and raw pixels
+
+
+def blobs(g, n=300, classes=3, scale=1.0):
+    y = torch.arange(n) % classes
+    h = torch.eye(classes, 5)[y] * 3 + torch.randn(n, 5, generator=g)
+    return scale * h, y
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_the_converged_probe_does_not_depend_on_the_unit(g, scale):
+    h, y = blobs(g)
+    score = accuracy(fit_logistic(h * scale, y, 3), h * scale, y)
+    assert score == accuracy(fit_logistic(h, y, 3), h, y) > 0.9
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_converged_probe_is_scikit_learns(g, classes):
+    h, y = blobs(g, classes=classes)
+    x = StandardScaler().fit_transform(h.double().numpy())
+    grid = {"C": np.logspace(-4, 2, 7)}
+    oracle = GridSearchCV(LogisticRegression(max_iter=1000), grid, cv=3)
+    expected = oracle.fit(x, y.numpy()).predict_proba(x)
+    found = fit_logistic(h, y, classes)(h).softmax(1).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_classes_without_images_are_never_the_answer(g):
+    h, y = blobs(g, n=20)
+    probe = fit_logistic(h, 2 * y, 7)  # 0, 2 and 4 have images
+    assert {*probe(h).argmax(1).tolist()} <= {0, 2, 4}
+    assert accuracy(probe, h, 2 * y) > 0.9
+    alone = fit_logistic(h, torch.full_like(y, 3), 7)
+    assert (alone(h).argmax(1) == 3).all()
+    rare = y.clone()
+    rare[0] = 5  # one image: nothing to choose the penalty by
+    assert accuracy(fit_logistic(h, rare, 7), h, rare) > 0.8
+
+
+def test_pixels_keep_their_distances_while_components_are_enough(g):
+    images = (torch.rand(20, 3, 8, 8, generator=g) * 255).byte()
+    data = ImageData("x", images, torch.zeros(20).long(), ("a",))
+    h = embed(pixel_encoder(data), images)
+    assert h.shape == (20, 20)
+    flat = images.flatten(1) / 255
+    torch.testing.assert_close(
+        torch.cdist(h, h), torch.cdist(flat, flat), atol=1e-3, rtol=1e-3
+    )
+    assert embed(pixel_encoder(data, 4), images).shape == (20, 4)
+
+
+def photographed(n=72):
+    azimuth = 5.0 * torch.arange(n) % 360
+    elevation = 15.0 * (torch.arange(n) // 12)
+    factors = {
+        "azimuth": Factor(azimuth, "circular", unit="degree"),
+        "elevation": Factor(elevation, "continuous", unit="degree"),
+    }
+    blank = torch.zeros(n, 3, 8, 8, dtype=torch.uint8)
+    labels = torch.zeros(n).long()
+    return ImageData("photographs", blank, labels, ("a",), factors)
+
+
+def test_a_pose_off_the_grid_is_read_and_an_azimuth_alone_is_not_asked(g):
+    data = photographed()
+    azimuth, elevation = (f.values for f in data.factors.values())
+    angle = azimuth.deg2rad()
+    h = torch.stack([angle.cos(), angle.sin(), elevation / 90], 1)
+    found = evaluate_pose(h, data, h, data)
+    assert found.keys() == {"r2_azimuth", "r2_elevation", "azimuth_error_deg"}
+    assert found["azimuth_error_deg"] < 1 and found["r2_elevation"] > 0.99
+    alone = replace(data, factors={"azimuth": data.factors["azimuth"]})
+    assert evaluate_pose(h, alone, h, alone) == {}
+
+
+def test_unseen_objects_are_not_asked_for_their_class():
+    data = turning(objects=4)
+    seen = data.labels < 2
+    names = evaluate(Reader(), data[seen], data[~seen]).keys()
+    assert not {n for n in names if "accuracy" in n}

@@ -87,7 +87,8 @@ def weights(run):
             "figure 4b",
             "ciper-dataset-alpha=0 ciper-dataset-alpha=0.1 "
             "ciper-dataset-alpha=0.3 ciper-dataset ciper-dataset-alpha=3 "
-            "ciper-dataset-alpha=10",
+            "ciper-dataset-alpha=10 "
+            "ciper-dataset-alpha=10-precision=float32",
         ),
     ],
 )
@@ -155,8 +156,8 @@ def test_equal_settings_are_one_job_over_all_tables():
     jobs = [j for item in ROWS for j in plan(item, "laptop", [0])]
     # table 2: 15; table 3: 12 less 3 that turntable has in table 2;
     # figure 4a: 4 left out; figure 4b: 5 other weights on 2 data sets
-    assert len(jobs) == 15 + 12 + 2 + 2 + 5 + 12
-    assert len(set(jobs)) == 15 + 9 + 0 + 0 + 4 + 10
+    assert len(jobs) == 15 + 12 + 2 + 2 + 5 + 14
+    assert len(set(jobs)) == 15 + 9 + 0 + 0 + 4 + 12
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -166,7 +167,8 @@ def test_no_two_jobs_of_a_scale_share_a_name(scale):
 
 
 def test_the_ablations_are_those_of_figure_4():
-    alphas = [job.recipe.alpha for job in plan("figure 4b", seeds=[0])]
+    jobs = plan("figure 4b", seeds=[0])
+    alphas = [j.recipe.alpha for j in jobs if not j.row]
     assert alphas == [*ALPHAS, *ALPHAS] == 2 * [0, 0.1, 0.3, 1, 3, 10]
     left_out = [job.recipe.without for job in plan("figure 4a", seeds=[0])]
     assert left_out == ["", *OPERATIONS]
@@ -368,7 +370,7 @@ def test_all_results_of_a_scale_are_found_on_other_photographs_too(tmp_path):
     for job in {*jobs, *plan("table 2", "smoke", [0])}:
         save_result(result(job, accuracy=0.5), tmp_path)
     found = finished_at("laptop", tmp_path, ["cifar10"])
-    assert len(found) == len({*jobs}) == 2 * 13 + 2 + 12 + 5
+    assert len(found) == len({*jobs}) == 2 * 13 + 2 + 14 + 5
     usual = finished_at("laptop", tmp_path)
     assert {r.experiment for r in usual} == {"turntable", "turntable-rooms"}
 
@@ -395,6 +397,70 @@ def test_working_twice_trains_once(job, tmp_path, monkeypatch):
     monkeypatch.setattr(plans, "fit", no_training)
     monkeypatch.setattr(plans, "evaluate", no_training)
     work(job, *folders)
+
+
+def test_a_training_that_diverges_is_a_result_and_is_not_repeated(
+    job, tmp_path, monkeypatch
+):
+    def diverges(*_, **__):
+        raise FloatingPointError("the contrastive loss is not finite")
+
+    monkeypatch.setattr(plans, "fit", diverges)
+    with pytest.warns(UserWarning, match="simclr-image-0 diverged"):
+        work(job, tmp_path, tmp_path / "runs")
+    found = load_result(result_path(job, tmp_path))
+    assert found.metrics == {"diverged": 1.0} and is_done(job, tmp_path)
+
+
+def test_the_splits_of_turntable_are_measured(tmp_path):
+    (job,) = jobs_of("turntable", "smoke", [0], [dict(method="random")])
+    work(job, tmp_path, tmp_path / "runs")
+    metrics = load_result(result_path(job, tmp_path)).metrics
+    assert {"change_error_deg", "blocks_azimuth_error_deg"} <= metrics.keys()
+    (job,) = jobs_of(
+        "turntable:objects", "smoke", [0], [dict(method="random")]
+    )
+    work(job, tmp_path, tmp_path / "runs")
+    metrics = load_result(result_path(job, tmp_path)).metrics
+    assert "change_error_deg" in metrics and "linear_accuracy" not in metrics
+    assert job.experiment == "turntable-objects"
+
+
+def test_a_run_of_another_numeric_version_is_trained_again(
+    job, tmp_path, monkeypatch
+):
+    trained(job, tmp_path)
+    monkeypatch.setattr(plans, "NUMERIC_VERSION", 99)
+    monkeypatch.setattr("ciper.training.trainer.NUMERIC_VERSION", 99)
+    with pytest.raises(AssertionError):
+        monkeypatch.setattr(plans, "fit", no_training)
+        trained(job, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "used", "done"),
+    [("auto", "bfloat16", True), ("bfloat16", "bfloat16", True),
+     ("float32", "bfloat16", False)],
+)  # fmt: skip
+def test_a_precision_asked_for_must_be_the_one_used(
+    asked, used, done, tmp_path
+):
+    (job,) = jobs_of("digits", "smoke", [0], [dict(method="simclr")])
+    job = replace(job, recipe=replace(job.recipe, precision=asked))
+    made = replace(result(job), provenance={"precision": used})
+    made.settings["precision"] = "auto"
+    save_result(made, tmp_path)
+    assert is_done(job, tmp_path) == done
+
+
+def test_older_results_with_dataset_views_had_the_circular_target(tmp_path):
+    rows = [dict(views="dataset"), dict(views="dataset", target="circular")]
+    raw, circular = jobs_of("turntable", "smoke", [0], rows)
+    for job in (raw, circular):
+        old = result(job)
+        del old.settings["target"]
+        save_result(old, tmp_path)
+    assert not is_done(raw, tmp_path) and is_done(circular, tmp_path)
 
 
 def test_a_lost_result_is_measured_again_without_training(

@@ -597,3 +597,31 @@ def test_a_page_refuses_a_scale_that_there_is_not(monkeypatch):
         page_scale()
     monkeypatch.delenv("CIPER_SCALE")
     assert page_scale() == "laptop"
+
+
+# alike
+
+
+@pytest.mark.parametrize(
+    ("name", "usual", "stray"),
+    [("numeric_version", 1, None), ("precision", "bfloat16", "float32"),
+     ("threads", 1, 2)],
+)  # fmt: skip
+def test_a_stray_training_is_named_and_refused(name, usual, stray):
+    made = [make(seed=s, provenance=ORIGIN | {name: usual}) for s in range(3)]
+    assert summarize(made, "object_accuracy")["ciper"].n == 3
+    made[1] = make(seed=1, provenance=ORIGIN | {name: stray})
+    where = f"one {name.replace('_', ' ')}: table2/laptop/ciper-1.json"
+    with pytest.raises(ValueError, match=f"{where} has {stray or 'none'}, 2"):
+        summarize(made, "object_accuracy")
+    with pytest.raises(ValueError, match=where):
+        paired_difference(made, "ciper", "simclr", "object_accuracy")
+
+
+def test_a_row_that_is_there_to_differ_may_differ():
+    usual = make(provenance=ORIGIN | {"precision": "bfloat16"})
+    label = "ciper-precision=float32"
+    other = make(label, provenance=ORIGIN | {"precision": "float32"})
+    assert len(summarize([usual, other], "object_accuracy")) == 2
+    untrained = make("random", train_seconds=0.0)
+    assert len(summarize([usual, untrained], "object_accuracy")) == 2
