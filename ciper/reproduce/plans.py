@@ -411,11 +411,9 @@ def _rows(methods: str, views: str) -> list[dict]:
 
 ALPHAS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)  # Figure 4, right
 OPERATIONS = ("crop", "flip", "jitter", "grayscale")  # Figure 4, left
-_LARGEST = dict(
-    method="ciper",
-    views="dataset",
+_FLOAT32 = dict(method="ciper", views="dataset", precision="float32")
+_LARGEST = _FLOAT32 | dict(
     alpha=ALPHAS[-1],
-    precision="float32",
     row=f"ciper-dataset-alpha={ALPHAS[-1]:g}-precision=float32",
 )
 ROWS = {
@@ -429,6 +427,10 @@ ROWS = {
     "figure 3": _rows("simclr ciper", "dataset"),
     "figure 4a": _rows("ciper", "image")
     + [dict(method="ciper", without=name) for name in OPERATIONS],
+    "precision": [
+        dict(method="ciper", views="dataset"),
+        _FLOAT32 | dict(row="ciper-dataset-precision=float32"),
+    ],
     "figure 4b": [
         dict(method="ciper", views="dataset", alpha=a) for a in ALPHAS
     ]
@@ -444,6 +446,7 @@ DATA = {
     "figure 3": ("core50",),
     "figure 4a": ("cifar10",),
     "figure 4b": _BOTH,
+    "precision": ("tdw",),
 }
 _LAPTOP_DATA = {
     "table 3": ("digits", "turntable"),
@@ -476,7 +479,8 @@ def plan(
 
     Args:
         item: "table 2", "table 3", "figure 2", "figure 3", "figure 4a" or
-            "figure 4b"; Table 1 and Figure 1 need no training.
+            "figure 4b"; Table 1 and Figure 1 need no training. And
+            "precision", one row in both.
         scale: as in `ciper.training.trainer.base_scale`.
         seeds: the seeds to train each row with.
         data: other data sets than the usual ones of the scale.

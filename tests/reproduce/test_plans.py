@@ -83,6 +83,7 @@ def weights(run):
             "ciper-image ciper-image-without=crop ciper-image-without=flip "
             "ciper-image-without=jitter ciper-image-without=grayscale",
         ),
+        ("precision", "ciper-dataset ciper-dataset-precision=float32"),
         (
             "figure 4b",
             "ciper-dataset-alpha=0 ciper-dataset-alpha=0.1 "
@@ -156,8 +157,8 @@ def test_equal_settings_are_one_job_over_all_tables():
     jobs = [j for item in ROWS for j in plan(item, "laptop", [0])]
     # table 2: 15; table 3: 12 less 3 that turntable has in table 2;
     # figure 4a: 4 left out; figure 4b: 5 other weights on 2 data sets
-    assert len(jobs) == 15 + 12 + 2 + 2 + 5 + 14
-    assert len(set(jobs)) == 15 + 9 + 0 + 0 + 4 + 12
+    assert len(jobs) == 15 + 12 + 2 + 2 + 2 + 5 + 14
+    assert len(set(jobs)) == 15 + 9 + 0 + 0 + 1 + 4 + 12
 
 
 @pytest.mark.parametrize("scale", SCALES)
