@@ -114,7 +114,9 @@ def train(
     resume: _Resume = False,
     overwrite: _Overwrite = False,
     strict: _Strict = False,
-    views: Annotated[str | None, Option(help="image or dataset.")] = None,
+    views: Annotated[
+        str | None, Option(help="image, dataset or next (in time).")
+    ] = None,
     preset: Annotated[str | None, Option(help="paper or simclr.")] = None,
     size: Annotated[int | None, Option(help="Image size in pixels.")] = None,
     backbone: Annotated[

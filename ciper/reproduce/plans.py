@@ -299,7 +299,7 @@ def measure(
         blocks = replace(recipe, data="turntable:blocks")
         found = evaluate(encoder, *images_of(replace(job, recipe=blocks)))
         metrics["blocks_azimuth_error_deg"] = found["azimuth_error_deg"]
-    if recipe.views == "dataset" or recipe.method == "random":
+    if recipe.views in ("dataset", "next") or recipe.method == "random":
         metrics |= look_inside(encoder, train, test)
     return metrics
 
@@ -435,6 +435,7 @@ ROWS = {
         dict(method="ciper", views="dataset", alpha=a) for a in ALPHAS
     ]
     + [_LARGEST],
+    "next": [row | dict(images=0) for row in _rows("simclr ciper", "next")],
 }
 
 # %% ../../nbs/reproduce/plans.ipynb #data-of
@@ -447,10 +448,12 @@ DATA = {
     "figure 4a": ("cifar10",),
     "figure 4b": _BOTH,
     "precision": ("tdw",),
+    "next": _BOTH,
 }
 _LAPTOP_DATA = {
     "table 3": ("digits", "turntable"),
     "figure 4a": ("turntable",),
+    "next": ("turntable",),
 }
 
 
@@ -480,7 +483,7 @@ def plan(
     Args:
         item: "table 2", "table 3", "figure 2", "figure 3", "figure 4a" or
             "figure 4b"; Table 1 and Figure 1 need no training. And
-            "precision", one row in both.
+            "precision", one row in both, and "next".
         scale: as in `ciper.training.trainer.base_scale`.
         seeds: the seeds to train each row with.
         data: other data sets than the usual ones of the scale.
@@ -529,6 +532,7 @@ def finished_at(
     jobs = [
         job
         for item in ROWS
+        if item != "next"  # it is in no table or figure
         for job in plan(
             item, scale, seeds, photos if item in on_photos else ()
         )

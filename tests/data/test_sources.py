@@ -6,11 +6,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from replicas import generator, toy
+from replicas import (
+    SMALL_CORE50,
+    SMALL_TDW,
+    core50,
+    generator,
+    tdw,
+    toy,
+)
 
 from ciper.augment.chain import Augment
 from ciper.data.datasets import load
-from ciper.data.sources import AugmentedViews, PartnerViews, to_float
+from ciper.data.folders import read_core50, read_tdw
+from ciper.data.sources import (
+    AugmentedViews,
+    Neighbors,
+    PartnerViews,
+    to_float,
+)
 
 
 def test_a_circular_change_is_cosine_and_sine_of_the_turn():
@@ -184,3 +197,119 @@ def test_defaults_of_a_program_change_no_batch(strange_defaults):
         )
         for a, b in parts:
             assert a.dtype == b.dtype == torch.float32 and torch.equal(a, b)
+
+
+# partners in time
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    """Clips of two frames would be too short: 36 frames of 6 objects."""
+    layout = replace(SMALL_CORE50, frames=(36,) * 11)
+    root = core50(tmp_path_factory.mktemp("film"), layout)
+    return read_core50(root, 8, layout=layout, progress=False)
+
+
+@pytest.fixture(scope="module")
+def stills(tmp_path_factory):
+    root = tdw(tmp_path_factory.mktemp("stills"))
+    return read_tdw(root, 8, layout=SMALL_TDW, progress=False)
+
+
+def column(data, name, index):
+    return data.factors[name].values[index]
+
+
+def shuffled(data):
+    return data.subset(torch.randperm(len(data), generator=generator(5)))
+
+
+def test_the_neighbors_of_a_frame_are_the_ones_before_and_after_it(film):
+    data = shuffled(film)
+    near, frame = Neighbors(data), data.factors["frame"].values
+    inside = (frame > 0) & (frame < 5)
+    assert torch.equal(frame[near.before][inside], frame[inside] - 1)
+    assert torch.equal(frame[near.after][inside], frame[inside] + 1)
+    for name in ("object", "session"):
+        here = data.factors[name].values
+        assert torch.equal(here[near.before], here)
+        assert torch.equal(here[near.after], here)
+
+
+def test_at_the_ends_of_a_clip_the_two_nearest_frames_take_their_place(film):
+    data = shuffled(film)
+    near, frame = Neighbors(data), data.factors["frame"].values
+    for end, expected in ((0, [1, 2]), (5, [3, 4])):
+        at = frame == end
+        both = torch.stack([frame[near.before], frame[near.after]], 1)[at]
+        assert both.sort(1).values.unique(dim=0).tolist() == [expected]
+
+
+def test_the_neighbors_of_a_still_are_one_step_of_the_camera_away(stills):
+    data = shuffled(stills)
+    near, azimuth = Neighbors(data), data.factors["azimuth"].values
+    assert torch.equal(azimuth[near.after], (azimuth + 90) % 360)
+    assert torch.equal(azimuth[near.before], (azimuth - 90) % 360)
+    for name in ("object", "elevation", "distance"):
+        here = data.factors[name].values
+        assert torch.equal(here[near.before], here)
+        assert torch.equal(here[near.after], here)
+
+
+def test_the_circle_is_closed_from_350_degrees_to_0():
+    whole = load("turntable", 16, "all", progress=False)
+    near, azimuth = Neighbors(whole), whole.factors["azimuth"].values
+    assert azimuth[near.after][azimuth == 350].unique().tolist() == [0]
+    assert azimuth[near.before][azimuth == 0].unique().tolist() == [350]
+    turn = (azimuth[near.after] - azimuth) % 360
+    assert turn.unique().tolist() == [10]
+
+
+def test_in_a_sample_the_nearest_that_are_left_are_neighbors(stills):
+    azimuth = stills.factors["azimuth"].values
+    some = stills.subset((azimuth != 90).nonzero()[:, 0])
+    near, azimuth = Neighbors(some), some.factors["azimuth"].values
+    assert azimuth[near.after][azimuth == 0].unique().tolist() == [180]
+    assert azimuth[near.before][azimuth == 180].unique().tolist() == [0]
+
+
+def test_both_directions_are_equally_likely_and_never_the_same(film):
+    source, n = PartnerViews(film, partners="next"), 20_000
+    middle = (film.factors["frame"].values == 3).nonzero()[0].repeat(n)
+    first, second = source.companions.pair(middle, generator())
+    assert {*column(film, "frame", first).tolist()} == {2, 4}
+    assert not (first == second).any()
+    on = (column(film, "frame", first) == 4).sum().item()
+    assert abs(on - n / 2) < 4 * math.sqrt(n / 4)
+
+
+def test_next_views_are_the_neighbors_and_their_targets_lead_to_them(stills):
+    source = PartnerViews(stills, partners="next")
+    index = torch.arange(len(stills))
+    batch = source(stills, index, generator(3))
+    pair = source.companions.pair(index, generator(3))
+    for view, r, j in zip(batch.views, batch.targets, pair, strict=True):
+        assert torch.equal(view, stills.images[j] / 255)
+        turn = column(stills, "azimuth", j) - column(stills, "azimuth", index)
+        assert torch.equal(r[:, 0], turn)
+        assert not r[:, 1:].any()  # elevation and distance stay
+    assert source.names == ("azimuth", "elevation", "distance")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (lambda: toy("continuous"), "toy has neither clips .* nor an angle"),
+        (lambda: toy(), "toy: a sequence of 2 image.s., .* at least 3"),
+        (lambda: load("digits", 16), "digits has no partner views"),
+    ],
+)
+def test_data_without_neighbors_are_refused_in_a_line(data, message):
+    with pytest.raises(ValueError, match=message) as error:
+        PartnerViews(data(), partners="next")
+    assert "\n" not in str(error.value)
+
+
+def test_other_partners_are_refused():
+    with pytest.raises(ValueError, match="did you mean 'next'"):
+        PartnerViews(toy(), partners="nxt")

@@ -91,6 +91,7 @@ def weights(run):
             "ciper-dataset-alpha=10 "
             "ciper-dataset-alpha=10-precision=float32",
         ),
+        ("next", "simclr-next ciper-next"),
     ],
 )
 def test_the_rows_of_each_table_and_figure_have_their_labels(item, labels):
@@ -156,15 +157,30 @@ def test_every_seed_and_data_set_has_every_row():
 def test_equal_settings_are_one_job_over_all_tables():
     jobs = [j for item in ROWS for j in plan(item, "laptop", [0])]
     # table 2: 15; table 3: 12 less 3 that turntable has in table 2;
-    # figure 4a: 4 left out; figure 4b: 5 other weights on 2 data sets
-    assert len(jobs) == 15 + 12 + 2 + 2 + 2 + 5 + 14
-    assert len(set(jobs)) == 15 + 9 + 0 + 0 + 1 + 4 + 12
+    # figure 4a: 4 left out; figure 4b: 6 others on 2 data sets; next: 2
+    assert len(jobs) == 15 + 12 + 2 + 2 + 2 + 5 + 14 + 2
+    assert len(set(jobs)) == 15 + 9 + 0 + 0 + 1 + 4 + 12 + 2
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_no_two_jobs_of_a_scale_share_a_name(scale):
     jobs = {j for item in ROWS for j in plan(item, scale, [0, 1])}
     assert len({job.name for job in jobs}) == len(jobs)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_neighbors_in_time_are_sought_among_all_images(scale):
+    recipes = [job.recipe for job in plan("next", scale, [0])]
+    assert {r.images for r in recipes} == {0}
+    assert {r.views for r in recipes} == {"next"}
+
+
+def test_the_baseline_in_time_is_no_result_of_the_papers_tables(tmp_path):
+    jobs = plan("next", "laptop", [0])
+    for job in jobs:
+        save_result(result(job, accuracy=0.5), tmp_path)
+    assert not finished_at("laptop", tmp_path)
+    assert len(finished(jobs, tmp_path)) == 2
 
 
 def test_the_ablations_are_those_of_figure_4():
@@ -219,6 +235,7 @@ def test_the_paper_scale_has_the_settings_of_section_4_1(data, settings):
         ("figure 3", "core50", "turntable-rooms"),
         ("figure 4a", "cifar10", "turntable"),
         ("figure 4b", "core50 tdw", "turntable-rooms turntable"),
+        ("next", "core50 tdw", "turntable"),
     ],
 )
 def test_embedded_data_stand_in_for_the_papers(item, papers, stand_ins):

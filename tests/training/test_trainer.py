@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ciper import Augment, Factor, ImageData, embed, files
 from ciper.data.datasets import load
-from ciper.data.sources import AugmentedViews
+from ciper.data.sources import AugmentedViews, Neighbors
 from ciper.files import load_tensors, save_tensors
 from ciper.reproduce.plans import neighbors_watch
 from ciper.training import trainer as module
@@ -369,6 +369,24 @@ def test_the_trained_encoder_is_in_eval_mode(recipe, digits):
 def test_dataset_augmentations_need_partners(recipe, digits):
     with pytest.raises(ValueError, match="no partner views"):
         run(replace(recipe, views="dataset"), digits)
+
+
+@pytest.mark.parametrize("method", ["simclr", "ciper"])
+def test_a_training_learns_from_neighbors_in_time(recipe, method):
+    data = load("turntable", 16, progress=False)
+    data = data.subset(data.factors["object"].values < 3)
+    turning = dict(data="turntable", views="next", method=method, epochs=1)
+    done = run(replace(recipe, **turning), data)
+    assert done.recipe.views == "next"
+    assert all(math.isfinite(x) for x in done.history[-1].values())
+    source = module.view_source(done.recipe, data)
+    assert isinstance(source.companions, Neighbors)
+
+
+def test_a_sample_too_thin_for_neighbors_is_refused(recipe):
+    thin = replace(recipe, data="turntable", views="next", images=192)
+    with pytest.raises(ValueError, match="take all images .images=0"):
+        run(thin, module.training_images(thin, False))
 
 
 def test_a_batch_larger_than_the_data_is_refused(recipe, digits):
