@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALIKE', 'provenance', 'kept_settings', 'Result', 'run_result', 'save_result', 'load_result', 'load_results',
-           'in_clone', 'page_scale', 'Summary', 'summarize', 'paired_difference', 'results_table', 'markdown']
+           'in_clone', 'page_scale', 'Summary', 'summarize', 'paired', 'paired_difference', 'results_table', 'markdown']
 
 # %% ../../nbs/reproduce/results.ipynb #exported-imports
 import hashlib
@@ -342,13 +342,20 @@ def summarize(results: Sequence[Result], metric: str) -> dict[str, Summary]:
     return {method: _summary([*x.values()]) for method, x in values.items()}
 
 
+def paired(
+    results: Sequence[Result], a: str, b: str, metric: str
+) -> list[tuple[float, float]]:
+    """The metric of a and of b, for each seed that both methods have."""
+    values = _values(results, metric)
+    x, y = values.get(a, {}), values.get(b, {})
+    return [(x[seed], y[seed]) for seed in x if seed in y]
+
+
 def paired_difference(
     results: Sequence[Result], a: str, b: str, metric: str
 ) -> Summary:
     """Summary of a minus b over the seeds that both methods have."""
-    values = _values(results, metric)
-    x, y = values.get(a, {}), values.get(b, {})
-    return _summary([x[seed] - y[seed] for seed in x if seed in y])
+    return _summary([x - y for x, y in paired(results, a, b, metric)])
 
 # %% ../../nbs/reproduce/results.ipynb #table
 def results_table(
