@@ -348,7 +348,7 @@ def paired(
     """The metric of a and of b, for each seed that both methods have."""
     values = _values(results, metric)
     x, y = values.get(a, {}), values.get(b, {})
-    return [(x[seed], y[seed]) for seed in x if seed in y]
+    return [(float(x[seed]), float(y[seed])) for seed in x if seed in y]
 
 
 def paired_difference(
