@@ -25,6 +25,7 @@ from ciper.reproduce.results import (
     load_result,
     load_results,
     page_scale,
+    paired,
     paired_difference,
     provenance,
     results_table,
@@ -519,6 +520,8 @@ def test_only_shared_seeds_are_paired_in_any_order(results):
         [extra, *reversed(results)], "ciper", "simclr", "object_accuracy"
     )
     assert gap.n == 3 and gap.mean == pytest.approx(0.07 / 3)
+    pairs = paired(results, "ciper", "simclr", "object_accuracy")
+    assert pairs == [*zip(CIPER, SIMCLR)]
 
 
 # tables
