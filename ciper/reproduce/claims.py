@@ -393,7 +393,7 @@ CONTRAST = (
             for data in ("tdw", "core50")
             for rows in _BOTH
         ),
-        since="2026-11-25",
+        since="a315df1",
     ),
     Claim(
         "Prediction does not impair contrast: objects are classified no worse",
@@ -404,7 +404,7 @@ CONTRAST = (
             for data in (_OBJECT, _SCENE)
             for rows in _BOTH
         ),
-        since="2026-11-25",
+        since="a315df1",
         late=True,
     ),
     Claim(
@@ -415,7 +415,7 @@ CONTRAST = (
             _OBJECT + "ciper-dataset > predictive-dataset",
             _VIEW + "ciper-dataset > simclr-dataset",
         ),
-        since="2026-11-25",
+        since="a315df1",
         late=True,
     ),
 )
