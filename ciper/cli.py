@@ -372,8 +372,8 @@ def table(
     from ciper.reproduce.tables import table_1
 
     check_choice("table", number, ("1", "2", "3"))
-    if data and number != "3":
-        raise ValueError(f"table {number} has data of its own: omit --data")
+    if data and number == "1":
+        raise ValueError("table 1 needs no data: omit --data")
     ok, names = True, tuple(map(_tidy, data or ()))
     if number == "1":
         text = table_1()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ciper.data.folders import Core50Layout, TDWLayout
 from ciper.data.images import Factor, ImageData
+from ciper.data.photographs import Coil100Layout, Eth80Layout
 
 SMALL_CORE50 = Core50Layout(frames=(12,) * 11, objects=6)
 SMALL_TDW = TDWLayout(
@@ -19,6 +20,9 @@ SMALL_TDW = TDWLayout(
     elevation=(10.0, 20.0, 30.0),
     azimuth=(0.0, 90.0, 180.0, 270.0),
 )
+
+SMALL_COIL100 = Coil100Layout(objects=5, step=90)
+SMALL_ETH80 = Eth80Layout(("apple", "car"), 3, ((0, 0), (90, 45)))
 
 
 def picture(path, seed, size=8):
@@ -45,6 +49,35 @@ def tdw(root, layout=SMALL_TDW):
     for part in ("train", "test"):
         for i in range(len(layout.factors()["object"].values)):
             picture(home / part / f"{i:05}.png", (i, len(part)))
+    return home
+
+
+def coil100(root, layout=SMALL_COIL100, size=8):
+    """coil-100/obj1__0.png and so on."""
+    home = root / "coil-100"
+    for k in range(1, layout.objects + 1):
+        for degree in range(0, 360, layout.step):
+            picture(home / f"obj{k}__{degree}.png", (k, degree), size)
+    return home
+
+
+def eth80(root, layout=SMALL_ETH80, size=8):
+    """eth80-cropped-close256/1/1/apple8-000-000.png, with maps.
+
+    Each map is another random half of the pixels, but for the first pixel: it
+    is set for the second object of a category and for no other.
+    """
+    home = root / "eth80-cropped-close256"
+    for place in layout.places():
+        c, o, tilt, degree = place
+        # the published names do not always repeat the folder's number
+        name = f"{layout.categories[c - 1]}{o + 7}-{tilt:03}-{degree:03}"
+        picture(home / f"{c}/{o}/{name}.png", place, size)
+        pixels = np.random.default_rng(place).random((size, size)) < 0.5
+        pixels[0, 0] = o == 2
+        path = home / f"{c}/{o}/maps/{name}-map.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
     return home
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TURNTABLE_SPLITS', 'CIFAR10', 'CIFAR100', 'STL10', 'CORE50_32', 'CORE50_128', 'TDW_64', 'COIL_100', 'ETH_80',
-           'DATASETS', 'SPLITS', 'Request', 'DataSet', 'load', 'at_hand', 'get', 'check']
+           'DATASETS', 'SPLITS', 'Request', 'DataSet', 'load', 'object_masks', 'at_hand', 'get', 'check']
 
 # %% ../../nbs/data/datasets.ipynb #imports
 import hashlib
@@ -64,6 +64,7 @@ from ciper.data.photographs import (
     ETH80,
     read_coil100,
     read_eth80,
+    read_eth80_masks,
 )
 from ciper.data.store import (
     cache_folder,
@@ -524,6 +525,26 @@ def _hub_labels(
         labels[part] = torch.tensor([place[value] for value in column_])
     return labels, classes or tuple(map(str, values))
 
+# %% ../../nbs/data/datasets.ipynb #masks
+def _turntable_masks(data: ImageData, root: Path) -> Tensor:
+    """The same in every room; without one they are rendered fastest."""
+    factors = [data.factors[name].values for name in ("object", *POSE)]
+    size = data.images.shape[-1]
+    return turntable.render(*factors, size=size, return_mask=True)[1]
+
+
+def _eth80_masks(data: ImageData, root: Path) -> Tensor:
+    ask = Request("", data.images.shape[-1], "all", root, progress=False)
+    every, how = _eth80(ask), (ETH80, ask.progress)
+    names = "object", "elevation", "azimuth"
+    places, known = (
+        torch.stack([d.factors[n].steps.cpu() for n in names], 1)
+        for d in (data, every)
+    )
+    rows = (places[:, None] == known).all(2).int().argmax(1)
+    place = _found((ETH_80,), ask)
+    return read_eth80_masks(place, ask.size, ask.part, *how)[rows]
+
 # %% ../../nbs/data/datasets.ipynb #table
 @dataclass(frozen=True)
 class DataSet:
@@ -537,6 +558,8 @@ class DataSet:
         archives: what can be downloaded; empty where nothing has to be.
         tested: on what the loader was run: "real data", a "64-pixel copy" of
             it, or "replicas", small trees of files in the published layout.
+        masks: given some of its images and where archives are, which pixels
+            show the object; None where that is not known.
     """
 
     read: Callable[[Request], ImageData]
@@ -545,6 +568,7 @@ class DataSet:
     citation: str
     archives: tuple[Archive, ...] = ()
     tested: str = "real data"
+    masks: Callable[[ImageData, Path], Tensor] | None = None
 
 # %% ../../nbs/data/datasets.ipynb #datasets
 _KRIZHEVSKY = "Krizhevsky, Learning multiple layers of features, 2009"
@@ -562,10 +586,18 @@ DATASETS = {
         "Alpaydin and Kaynak, Optical recognition of digits, UCI, 1998",
     ),
     "turntable": DataSet(
-        _turntable, "12 rendered objects, 1,008 views each", "MIT", "ciper"
+        _turntable,
+        "12 rendered objects, 1,008 views each",
+        "MIT",
+        "ciper",
+        masks=_turntable_masks,
     ),
     "turntable-rooms": DataSet(
-        _turntable_rooms, "the same objects in 11 rooms", "MIT", "ciper"
+        _turntable_rooms,
+        "the same objects in 11 rooms",
+        "MIT",
+        "ciper",
+        masks=_turntable_masks,
     ),
     "cifar10": DataSet(
         lambda ask: _cifar(torchvision.datasets.CIFAR10, CIFAR10, ask),
@@ -634,6 +666,7 @@ DATASETS |= {
         _LEIBE,
         (ETH_80,),
         "64-pixel copy",
+        _eth80_masks,
     ),
     "folder": DataSet(_own_folder, "your own images", "yours", "you"),
     "hf": DataSet(
@@ -700,6 +733,24 @@ def _known(name: str) -> tuple[DataSet, str]:
         check_choice("data set", name, closed, extra=shown)
     check_choice("data set", first, closed, extra=shown)
     return DATASETS[first], rest
+
+# %% ../../nbs/data/datasets.ipynb #object-masks
+def object_masks(
+    data: ImageData, root: str | Path | None = None
+) -> Bool[Tensor, "n h w"] | None:
+    """Which pixels show the object; None where that is not known.
+
+    Args:
+        data: what `load` gives, or some of it.
+        root: as for `load`.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: as `load`.
+    """
+    known = DATASETS.get(data.name.partition(":")[0])
+    if known is None or known.masks is None:
+        return None
+    return known.masks(data, data_folder(root))
 
 # %% ../../nbs/data/datasets.ipynb #at-hand
 def at_hand(root: str | Path | None = None) -> list[str]:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COIL100', 'COIL_PROTOCOLS', 'ETH_CATEGORIES', 'ETH80', 'Coil100Layout', 'read_coil100', 'turn_contrast',
-           'Eth80Layout', 'read_eth80', 'read_eth80_masks']
+           'most_turning', 'Eth80Layout', 'read_eth80', 'read_eth80_masks']
 
 # %% ../../nbs/data/photographs.ipynb #imports
 import itertools
@@ -115,7 +115,8 @@ def turn_contrast(data: ImageData) -> Float[Tensor, " objects"]:
     """How much views of each object differ by, 0 to 1; small: symmetric.
 
     The mean absolute difference between the pixels of two views that are 30
-    degrees or more apart, divided by the largest of all objects.
+    degrees or more apart, divided by the largest of all objects; 0 for an
+    object without two such views.
 
     Args:
         data: images with the factors `object` and `azimuth`.
@@ -126,8 +127,21 @@ def turn_contrast(data: ImageData) -> Float[Tensor, " objects"]:
         x = data.images[object == k].float().flatten(1)
         turn = (angle[object == k][:, None] - angle[object == k]) % 360
         far = (turn >= 30) & (turn <= 330)
-        means.append(torch.cdist(x, x, p=1)[far].mean() / x.shape[1])
-    return torch.stack(means) / max(means)
+        apart = torch.cdist(x, x, p=1)[far]
+        means.append(apart.sum() / max(len(apart), 1))
+    return torch.stack(means) / max(*means, torch.tensor(1e-9))
+
+
+def most_turning(data: ImageData, count: int) -> ImageData:
+    """The images of the objects that look most different as they turn.
+
+    Args:
+        data: images with the factors `object` and `azimuth`.
+        count: how many objects: those of the largest `turn_contrast`.
+    """
+    object = data.factors["object"].values
+    order = turn_contrast(data).argsort(descending=True, stable=True)
+    return data[torch.isin(object, object.unique()[order[:count]])]
 
 # %% ../../nbs/data/photographs.ipynb #eth-layout
 ETH_CATEGORIES = (

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 import ciper.data.turntable as turntable
 from ..augment.chain import Augment
+from ..data.datasets import object_masks
 from ..data.images import ImageData
+from ..data.photographs import most_turning
 from ..draw import COLORS, NAMES
 from ..evaluation.explain import map_2d, neighbor_share, saliency
 from ..evaluation.probes import embed, fit_linear
@@ -26,7 +28,6 @@ from ciper.reproduce.plans import (
     OPERATIONS,
     data_name,
     neighbor_count,
-    object_masks,
 )
 from .results import Result
 from ciper.reproduce.tables import (
@@ -154,10 +155,15 @@ def _use(ax: Axes, x: Tensor) -> None:
 def figure_2(runs: Mapping[str, Run], test: ImageData) -> Figure:
     """Maps of the runs' representations of views, by object and azimuth.
 
+    Of more objects than there are colors, the 12 that look most different
+    as they turn are shown.
+
     Args:
         runs: method -> its run; a row of the figure each.
         test: unseen images with the factors object and azimuth.
     """
+    if len(test.labels.unique()) > len(plt.colormaps["tab20"].colors):
+        test = most_turning(test, 12)
     fig, axes = plt.subplots(
         len(runs), 2, figsize=(7.2, 3.4 * len(runs)), squeeze=False,
         layout="constrained",
@@ -169,7 +175,8 @@ def figure_2(runs: Mapping[str, Run], test: ImageData) -> Figure:
 
 def _map_row(fig: Figure, row, name: str, run: Run, test: ImageData) -> None:
     points = map_2d(embed(run.encoder, test.images)).points
-    labels, azimuth = test.labels, test.factors["azimuth"].values
+    azimuth = test.factors["azimuth"].values
+    labels = test.labels.unique(return_inverse=True)[1]
     k = neighbor_count(labels)
     share = neighbor_share(points, labels, "categorical", k)
     gap = neighbor_share(points, azimuth, "circular", k, within=labels)
@@ -191,17 +198,17 @@ def figure_3(
 ) -> Figure:
     """FullGrad saliency of a few images, a row for each run.
 
-    Of Turntable's images the outline of the object is known, and drawn.
+    The outline of the object is drawn where the data know it.
 
     Args:
         runs: method -> its run.
         train: images to fit the linear classifier on.
-        test: unseen images; the first ones are drawn.
+        test: unseen images; some are drawn, of as many classes as there are.
         count: how many images.
     """
-    some = test.subset(torch.arange(count))
-    known = some.name.startswith("turntable")
-    masks = object_masks(some) if known else some.images[:, 0] < 0
+    some = _examples(test, count)
+    masks = object_masks(some)
+    masks = some.images[:, 0] < 0 if masks is None else masks
     fig, axes = plt.subplots(
         1 + len(runs), count, figsize=(7.2, 7.2 / count * (1 + len(runs))),
         layout="constrained",
@@ -221,6 +228,18 @@ def figure_3(
     return fig
 
 # %% ../../nbs/reproduce/figures.ipynb #figure-3-parts
+def _examples(data: ImageData, count: int) -> ImageData:
+    """Images drawn at random, a class again only when all had their turn."""
+    mixed = data.sample(len(data))
+    turns = torch.zeros_like(mixed.labels)
+    for label in mixed.labels.unique():
+        turns[mixed.labels == label] = torch.arange(
+            (mixed.labels == label).sum()
+        )
+    chosen = turns.argsort(stable=True)[:count]
+    return mixed.subset(chosen[mixed.labels[chosen].argsort(stable=True)])
+
+
 def _saliency_row(row: Iterable[Axes], maps: Tensor, masks: Tensor) -> None:
     for ax, seen, mask in zip(row, maps, masks):
         ax.imshow(seen.numpy(), cmap="inferno", vmin=0)

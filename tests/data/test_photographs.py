@@ -1,51 +1,35 @@
 """COIL-100 and ETH-80: every file is expected; splits ask what they say."""
 
-import itertools
-
 import numpy as np
 import pytest
+import replicas
 import torch
 from PIL import Image
+from replicas import SMALL_COIL100 as COIL
+from replicas import SMALL_ETH80 as ETH
 from replicas import picture, zipped
 
 from ciper.data import datasets
+from ciper.data.datasets import object_masks
 from ciper.data.photographs import (
     COIL100,
     ETH80,
-    Coil100Layout,
-    Eth80Layout,
+    most_turning,
     read_coil100,
     read_eth80,
     read_eth80_masks,
     turn_contrast,
 )
 
-COIL = Coil100Layout(objects=5, step=90)
-ETH = Eth80Layout(("apple", "car"), 3, ((0, 0), (90, 45)))
-
 
 @pytest.fixture
 def coil(tmp_path):
-    home = tmp_path / "coil-100"
-    for k, degree in itertools.product(range(1, 6), range(0, 360, 90)):
-        picture(home / f"obj{k}__{degree}.png", (k, degree))
-    return home
+    return replicas.coil100(tmp_path)
 
 
 @pytest.fixture
 def eth(tmp_path):
-    """The first pixel of each map is set for the second object of a kind."""
-    home = tmp_path / "eth80-cropped-close256"
-    for c, o, tilt, degree in ETH.places():
-        # the published names do not always repeat the folder's number
-        name = f"{ETH.categories[c - 1]}{o + 7}-{tilt:03}-{degree:03}"
-        picture(home / f"{c}/{o}/{name}.png", (c, o, tilt, degree))
-        pixels = np.zeros((8, 8), bool)
-        pixels[0, 0] = o == 2
-        path = home / f"{c}/{o}/maps/{name}-map.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(path)
-    return home
+    return replicas.eth80(tmp_path)
 
 
 def test_the_published_counts_are_7200_and_3280():
@@ -149,7 +133,30 @@ def test_maps_come_in_the_order_of_the_images(eth):
         ]
     )
     assert torch.equal(masks[:, 0, 0], second)
-    assert masks[:, 1:].sum() == 0
+    assert len(masks.flatten(1).unique(dim=0)) == len(masks)
+
+
+def test_the_masks_of_a_part_are_those_of_the_whole_at_its_rows(
+    eth, monkeypatch
+):
+    monkeypatch.setattr(datasets, "ETH80", ETH)
+    options = dict(root=eth.parent, progress=False)
+    every = datasets.load("eth80", 8, "all", **options)
+    whole = read_eth80_masks(eth, 8, "all", ETH, progress=False)
+    for rows in (torch.randperm(12), torch.tensor([7]), torch.arange(3, 9)):
+        masks = object_masks(every.subset(rows), root=eth.parent)
+        assert torch.equal(masks, whole[rows])
+    test = datasets.load("eth80", 8, "test", **options)
+    masks = object_masks(test, root=eth.parent)
+    wanted = read_eth80_masks(eth, 8, "test", ETH, progress=False)
+    assert torch.equal(masks, wanted)
+
+
+def test_data_without_outlines_have_no_masks(coil, monkeypatch):
+    monkeypatch.setattr(datasets, "COIL100", COIL)
+    data = datasets.load("coil100", 8, root=coil.parent, progress=False)
+    assert object_masks(data) is None
+    assert object_masks(replicas.toy()) is None  # a name that nobody knows
 
 
 def test_a_missing_map_is_named(eth):
@@ -164,6 +171,24 @@ def test_contrast_of_an_object_that_does_not_turn_is_zero(coil):
     contrast = turn_contrast(data)
     assert contrast[2] == 0 and contrast.max() == 1
     assert (contrast[[0, 1, 3, 4]] > 0.5).all()
+
+
+def test_the_objects_that_turn_most_keep_all_their_views(coil):
+    data = read_coil100(coil, 8, "all", layout=COIL, progress=False)
+    data.images[data.labels == 2] = 7
+    data.images[data.labels == 0] //= 2
+    kept = most_turning(data, 3)
+    assert kept.labels.tolist() == [1] * 4 + [3] * 4 + [4] * 4
+    assert torch.equal(
+        kept.images, data.images[[*range(4, 8), *range(12, 20)]]
+    )
+    assert most_turning(data, 4).labels.unique().tolist() == [0, 1, 3, 4]
+
+
+def test_an_object_of_a_single_view_is_taken_for_symmetric(coil):
+    data = read_coil100(coil, 8, "all", layout=COIL, progress=False)
+    contrast = turn_contrast(data[torch.arange(3, 20)])
+    assert contrast[0] == 0 and contrast.max() == 1
 
 
 def test_coil_is_loaded_by_name_with_its_protocol(coil, monkeypatch):

@@ -179,7 +179,8 @@ def test_a_failing_training_leaves_the_others_results(tmp_path, monkeypatch):
     [
         (["table", 4], "unknown table '4': did you mean"),
         (["table", "2b"], "unknown table '2b': did you mean '2'"),
-        (["table", 2, "--data", "digits"], "table 2 has data of its own"),
+        (["table", 1, "--data", "digits"], "table 1 needs no data"),
+        (["table", 2, "--data", "digits"], "digits has no such views; use"),
         (["figure", "4"], "unknown figure '4': did you mean"),
         (["figure", 5], "unknown figure '5'"),
         (["table", 2, "--scale", "smke"], "did you mean 'smoke'"),

@@ -5,10 +5,14 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import replicas
 import torch
 from invented import Reader, result, turning
 
 from ciper import Encoder, Run, embed, fit_linear, load, recipe_at
+from ciper.data import datasets
+from ciper.data.datasets import object_masks
+from ciper.data.photographs import most_turning, read_coil100
 from ciper.evaluation.explain import map_2d, neighbor_share, saliency
 from ciper.reproduce import figures
 from ciper.reproduce.figures import (
@@ -19,7 +23,7 @@ from ciper.reproduce.figures import (
     figure_4b,
     figure_epochs,
 )
-from ciper.reproduce.plans import ALPHAS, OPERATIONS, object_masks, plan
+from ciper.reproduce.plans import ALPHAS, OPERATIONS, plan
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +142,22 @@ def test_a_map_that_keeps_the_azimuth_says_so_in_its_titles(runs, monkeypatch):
     assert "CIPER: neighbors 30° apart in azimuth" in titles
 
 
+def test_of_many_objects_the_map_shows_the_twelve_that_turn_most(
+    runs, tmp_path, monkeypatch
+):
+    layout = replicas.Coil100Layout(objects=30, step=30)
+    home = replicas.coil100(tmp_path, layout)
+    data = read_coil100(home, 16, "test", layout=layout, progress=False)
+    data.images[data.labels < 10] //= 2  # less contrast
+    assert len(data.labels.unique()) == 24
+    fig = figure_2({"ciper": runs["ciper"]}, data)
+    kept = most_turning(data, 12)
+    points = fig.axes[0].collections[0]
+    assert len(points.get_offsets()) == len(kept) == 12 * 6
+    assert {*points.get_array()} == {*range(12)}  # as many colors
+    assert kept.labels.min() >= 10
+
+
 # figure 3
 
 
@@ -145,6 +165,13 @@ def test_the_saliency_rows_are_the_maps_of_the_images(runs, views):
     train, some = views
     fig = figure_3(runs, train, some, count=4)
     axes = np.array(fig.axes).reshape(3, 4)
+    drawn = [torch.tensor(ax.images[0].get_array()) for ax in axes[0]]
+    rows = [
+        (some.images == image.permute(2, 0, 1)).flatten(1).all(1).nonzero()
+        for image in drawn
+    ]
+    some = some.subset(torch.cat(rows).flatten())
+    assert len(some) == 4
     masks = object_masks(some)
     for row, run in zip(axes[1:], runs.values()):
         h = embed(run.encoder, train.images)
@@ -157,11 +184,34 @@ def test_the_saliency_rows_are_the_maps_of_the_images(runs, views):
             ratio = inside / masks[i].float().mean()
             assert ax.get_xlabel() == f"{ratio:.2f}"
     for i, ax in enumerate(axes[0]):
-        drawn = torch.tensor(ax.images[0].get_array())
-        assert torch.equal(drawn.permute(2, 0, 1), some.images[i])
         assert ax.get_title() == some.classes[some.labels[i]]
     labels = [row[0].get_ylabel() for row in axes]
     assert labels == ["image", "SimCLR", "CIPER"]
+
+
+def titles(fig, count):
+    return [ax.get_title() for ax in fig.axes[:count]]
+
+
+def test_no_class_is_drawn_again_before_all_were(runs, views):
+    train, some = views
+    a, b, c = train.classes[:3]
+    assert titles(figure_3(runs, train, train, count=3), 3) == [a, b, c]
+    shown = titles(figure_3(runs, train, train, count=6), 6)
+    assert shown == [a, a, b, b, c, c]
+
+
+def test_the_outlines_of_photographs_are_drawn(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "ETH80", replicas.SMALL_ETH80)
+    monkeypatch.setenv("CIPER_DATA", str(tmp_path))
+    replicas.eth80(tmp_path)
+    images = [load("eth80", 16, s, progress=False) for s in ("train", "test")]
+    fig = figure_3(runs, *images, count=2)
+    assert titles(fig, 2) == ["apple", "car"]
+    assert all(ax.get_xlabel() for ax in fig.axes[2:])
+    bare = [replace(data, name="others") for data in images]
+    fig = figure_3(runs, *bare, count=2)
+    assert not any(ax.get_xlabel() for ax in fig.axes)
 
 
 # figure 4

@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 import pytest
+import replicas
 import torch
 from invented import Reader, result, turning
 
 import ciper.data.turntable as turntable
-from ciper import AugmentedViews, ImageData, load
+from ciper import AugmentedViews, Encoder, ImageData, load
+from ciper.data import datasets
+from ciper.data.datasets import object_masks
 from ciper.reproduce import plans
 from ciper.reproduce.plans import (
     ALPHAS,
@@ -20,13 +23,15 @@ from ciper.reproduce.plans import (
     data_of,
     finished,
     finished_at,
+    images_of,
     is_done,
     jobs_of,
     look_inside,
+    measure,
     neighbor_count,
     neighbors_watch,
-    object_masks,
     paper_scales,
+    place_of,
     plan,
     result_path,
     saliency_scores,
@@ -695,17 +700,17 @@ def test_saliency_on_the_object_alone_has_all_its_mass_inside(
 
     def perfect(encoder, classifier, images, classes):
         asked.append(classes)
-        return object_masks(rooms)[: len(images)].float()
+        return object_masks(rooms.sample(9)).float()
 
     monkeypatch.setattr(plans, "saliency", perfect)
     encoder = torch.nn.Conv2d(3, 4, 16)
     flat = torch.nn.Sequential(encoder, torch.nn.Flatten())
     scores = saliency_scores(flat, rooms, rooms, count=9)
-    share = object_masks(rooms)[:9].float().mean((1, 2))
+    share = object_masks(rooms.sample(9)).float().mean((1, 2))
     assert scores["mass_inside"] == pytest.approx(1)
     expected = (1 / share).mean().item()
     assert scores["mass_ratio"] == pytest.approx(expected)
-    assert torch.equal(asked[0], rooms.labels[:9])  # each its own class
+    assert torch.equal(asked[0], rooms.sample(9).labels)  # each its own class
 
 
 def test_even_saliency_has_the_mass_of_the_objects_area(rooms, monkeypatch):
@@ -716,7 +721,80 @@ def test_even_saliency_has_the_mass_of_the_objects_area(rooms, monkeypatch):
     scores = saliency_scores(flat, rooms, rooms)
     share = object_masks(rooms).float().mean().item()
     assert scores["mass_inside"] == pytest.approx(share)
+    assert scores["object_area"] == pytest.approx(share)
     assert scores["mass_ratio"] == pytest.approx(1)
+
+
+@pytest.fixture
+def photographs(tmp_path, monkeypatch):
+    """Small replicas of COIL-100 and ETH-80 where `load` finds them."""
+    coil = replicas.Coil100Layout(objects=25, step=45)
+    eth = replace(replicas.SMALL_ETH80, objects=4)
+    replicas.coil100(tmp_path, coil)
+    replicas.eth80(tmp_path, eth)
+    monkeypatch.setattr(datasets, "COIL100", coil)
+    monkeypatch.setattr(datasets, "ETH80", eth)
+    monkeypatch.setenv("CIPER_DATA", str(tmp_path))
+    monkeypatch.setitem(plans._SMOKE, "images", 0)  # all that there are
+
+
+def measured(data):
+    (job,) = jobs_of(data, "smoke", [0], [dict(method="random")])
+    encoder = Encoder(width=0.125).eval()
+    return measure(encoder, job, *images_of(job))
+
+
+def test_coil_is_asked_for_turns_of_seen_and_of_unseen_objects(
+    photographs, monkeypatch
+):
+    asked = []
+
+    def change_error(probe, h, data):
+        asked.append(data.labels.unique().tolist())
+        return 1.0
+
+    monkeypatch.setattr(plans, "change_error", change_error)
+    found = measured("coil100")
+    seen, unseen, turning, unseen_turning = asked
+    assert (len(seen), unseen) == (20, [4, 9, 14, 19, 24])
+    assert {*seen}.isdisjoint(unseen)
+    assert len(turning) == 16 and {*turning} < {*seen}
+    assert len(unseen_turning) == 4 and {*unseen_turning} < {*unseen}
+    names = {"change", "unseen_change", "turning_change"}
+    names = {f"{x}_error_deg" for x in {*names, "unseen_turning_change"}}
+    assert names < found.keys() and "mass_inside" not in found
+
+
+def test_where_eth_s_saliency_lies_is_counted(photographs):
+    found = measured("eth80")
+    assert 0 < found["mass_inside"] < 1
+    assert 0.4 < found["object_area"] < 0.6  # half of the pixels
+    assert {"change_error_deg", "r2_azimuth", "r2_elevation"} < found.keys()
+    assert "unseen_change_error_deg" not in found
+
+
+@pytest.mark.parametrize(
+    ("item", "data", "place"),
+    [
+        ("table 2", "turntable", "tdw"),
+        ("table 2", "turntable:blocks", "tdw"),
+        ("table 2", "turntable-rooms", "core50"),
+        ("table 2", "core50:usual", "core50"),
+        ("table 2", "coil100", "tdw"),
+        ("figure 4b", "eth80", "tdw"),
+        ("figure 3", "eth80", "core50"),
+        ("table 3", "folder:photos", "cifar10"),
+    ],
+)
+def test_data_take_the_place_of_the_papers(item, data, place):
+    assert place_of(item, data) == place
+    assert plan(item, "smoke", [0], [data])
+
+
+@pytest.mark.parametrize("data", ["digits", "folder:photos", "cifar10"])
+def test_what_has_one_view_of_each_object_cannot_stand_in(data):
+    with pytest.raises(ValueError, match=f"{data} has no such views; use c"):
+        plan("table 2", "smoke", [0], [data])
 
 
 def test_scales_of_the_papers_size_are_ordered_by_their_epochs(tmp_path):

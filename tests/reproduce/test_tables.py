@@ -225,6 +225,61 @@ def test_table_3_takes_other_photographs(data):
     assert title not in usual["E-SSL, image views"]
 
 
+def test_photographs_stand_in_the_place_of_tdw():
+    jobs = plan("table 2", "laptop", [0], ["coil100"])
+    errors = dict(change_error_deg=40, unseen_change_error_deg=80)
+    made = [result(job, linear_accuracy=0.5, **errors) for job in jobs]
+    text = table("table 2", made, "laptop", ["coil100"])
+    assert text.startswith("**COIL-100 (64-pixel copy), in the place of TDW**")
+    (found,) = parts(text).values()
+    assert [*found] == ["Chance"] + [row_name(job.label) for job in jobs]
+    row = found["CIPER, dataset views"]
+    assert row == {
+        "accuracy (%)": "50.00 (1)",
+        "accuracy, converged probe (%)": "–",
+        "paper: accuracy (%)": "98.92 ± 0.41",
+        "error of a turn (degree)": "40.00 (1)",
+        "error of a turn, unseen objects (degree)": "80.00 (1)",
+    }
+    by_chance = ["1.25", "1.25", "8.33", "90.00", "90.00"]  # 80 objects
+    assert [*found["Chance"].values()] == by_chance
+    other = table("table 2", made, "laptop")  # the usual data have no results
+    assert "50.00" not in other and "COIL" not in other
+
+
+def test_a_category_of_unseen_objects_is_compared_with_no_paper():
+    jobs = plan("table 2", "laptop", [0], ["eth80"])
+    scores = dict(r2_azimuth=0.25, r2_elevation=0.75, azimuth_error_deg=45)
+    made = [result(job, linear_accuracy=0.5, **scores) for job in jobs]
+    text = table("table 2", made, "laptop", ["coil100", "eth80"])
+    found = parts(text)["ETH-80 (64-pixel copy)"]
+    assert "paper" not in "".join(found["CIPER, dataset views"])
+    row = found["CIPER, dataset views"]
+    assert row["R² of azimuth"] == "0.250 (1)"
+    assert row["azimuth error (degree)"] == "45.00 (1)"
+    assert found["Chance"]["accuracy (%)"] == "12.50"  # 8 categories
+    assert found["Chance"]["R² of elevation"] == "0.00"
+    title = "error of a turn (degree)"
+    assert found["Chance"][title] == "90.00" and row[title] == "–"
+
+
+def test_data_that_cannot_stand_in_are_refused():
+    with pytest.raises(ValueError, match="digits has no such views") as error:
+        table("table 2", [], "laptop", ["coil100", "digits"])
+    assert "\n" not in str(error.value)
+
+
+def test_the_setup_of_photographs_is_compared_with_tdw():
+    made = [result(j) for j in plan("table 2", "laptop", [0], ["coil100"])]
+    found, text = setup(made)
+    (place,) = found["in the place of"].values()
+    assert place == "TDW"
+    assert "`ciper table 2 --seeds 1 --data coil100`" in text
+    made = [result(j) for j in plan("figure 3", "laptop", [0], ["eth80"])]
+    found, _ = setup(made, "figure 3")
+    assert [*found["in the place of"].values()] == ["CORE50"]
+
+
 def test_both_presets_have_a_row_of_table_3_with_its_own_results():
     jobs = plan("table 3", "laptop", [0], ["digits"])
     made = [
