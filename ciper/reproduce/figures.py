@@ -159,7 +159,7 @@ def figure_2(runs: Mapping[str, Run], test: ImageData) -> Figure:
     as they turn are shown.
 
     Args:
-        runs: method -> its run; a row of the figure each.
+        runs: a row's name, such as a method -> its run.
         test: unseen images with the factors object and azimuth.
     """
     if len(test.labels.unique()) > len(plt.colormaps["tab20"].colors):
@@ -169,7 +169,7 @@ def figure_2(runs: Mapping[str, Run], test: ImageData) -> Figure:
         layout="constrained",
     )  # fmt: skip
     for row, (method, run) in zip(axes, runs.items()):
-        _map_row(fig, row, NAMES[method], run, test)
+        _map_row(fig, row, row_name(method), run, test)
     return fig
 
 
@@ -180,7 +180,8 @@ def _map_row(fig: Figure, row, name: str, run: Run, test: ImageData) -> None:
     k = neighbor_count(labels)
     share = neighbor_share(points, labels, "categorical", k)
     gap = neighbor_share(points, azimuth, "circular", k, within=labels)
-    style = dict(s=3, linewidths=0.1, edgecolors="#777777")
+    size = 3 if len(points) > 1000 else 9
+    style = dict(s=size, linewidths=0.1, edgecolors="#777777")
     row[0].scatter(*points.T, c=labels, cmap="tab20", **style)
     title = f"{name}: {share.neighbors:.0%} of neighbors share the object"
     row[0].set_title(title, fontsize=8)

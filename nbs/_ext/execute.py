@@ -1,6 +1,9 @@
 """Run notebooks top to bottom in place, with reproducible outputs.
 
-Usage: python nbs/_ext/execute.py nbs/*/*.ipynb
+Usage: python nbs/_ext/execute.py [--all] nbs/*/*.ipynb
+
+A cell marked `#| eval: false` keeps the output it has: it needs images that
+not everybody may have. With `--all` it runs too.
 """
 
 import sys
@@ -16,11 +19,11 @@ from nbdev_book import directives
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 
 
-def execute(path: Path) -> None:
-    """Run one notebook; cells marked `eval: false` keep what they have."""
+def execute(path: Path, every: bool = False) -> None:
+    """Run one notebook; cells marked `eval: false` only if every cell is."""
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
-    skipped = [cell for cell in notebook.cells if not _runs(cell)]
+    skipped = [c for c in notebook.cells if not (every or _runs(c))]
     for cell in skipped:
         cell.metadata["tags"] = [
             *cell.metadata.get("tags", []),
@@ -67,7 +70,8 @@ def _stable(notebook):
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
+    names = [name for name in sys.argv[1:] if name != "--all"]
+    for name in names:
         start = time.time()
-        execute(Path(name))
+        execute(Path(name), every="--all" in sys.argv)
         print(f"{name}: {time.time() - start:.1f} s", flush=True)
