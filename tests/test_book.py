@@ -204,6 +204,21 @@ def test_an_experiment_page_exports_nothing(path):
     assert not found & {"default_exp", "export", "exporti"}
 
 
+@pytest.mark.parametrize(
+    ("options", "shown"), [([], "kept"), (["--all"], "made")]
+)
+def test_a_cell_that_is_not_run_keeps_its_output(tmp_path, options, shown):
+    v4, path = nbformat.v4, tmp_path / "page.ipynb"
+    cell = v4.new_code_cell('#| eval: false\nprint("made")')
+    cell.outputs = [v4.new_output("stream", text="kept\n")]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "python3"}}
+    nbformat.write(v4.new_notebook(cells=[cell], metadata=kernel), path)
+    command = [sys.executable, ROOT / "nbs/_ext/execute.py", *options, path]
+    subprocess.run(command, check=True, capture_output=True)
+    (found,) = cells(path)
+    assert found.outputs[0].text.strip() == shown
+
+
 # --- the package -------------------------------------------------------------
 
 

@@ -373,8 +373,9 @@ _PAPER = {
 def settings_of(data: str, scale: str) -> dict:
     """The settings of the recipe that a data set has at a scale."""
     base, changes = base_scale(scale)
+    few = {"images": 0} if data.split(":")[0] in PHOTOGRAPHS else {}
     usual = {
-        "smoke": _SMOKE,
+        "smoke": _SMOKE | few,  # a partner for each image
         "laptop": _LAPTOP.get(data, _LAPTOP_PHOTOS),
         "paper": _PAPER.get(data, {}),
     }

@@ -1,5 +1,7 @@
 """COIL-100 and ETH-80: every file is expected; splits ask what they say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import replicas
@@ -137,18 +139,21 @@ def test_maps_come_in_the_order_of_the_images(eth):
 
 
 def test_the_masks_of_a_part_are_those_of_the_whole_at_its_rows(
-    eth, monkeypatch
+    tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(datasets, "ETH80", ETH)
-    options = dict(root=eth.parent, progress=False)
+    views = (0, 0), (45, 45), (90, 45), (90, 225)
+    layout = replace(ETH, views=views)
+    home = replicas.eth80(tmp_path, layout)
+    monkeypatch.setattr(datasets, "ETH80", layout)
+    options = dict(root=tmp_path, progress=False)
     every = datasets.load("eth80", 8, "all", **options)
-    whole = read_eth80_masks(eth, 8, "all", ETH, progress=False)
-    for rows in (torch.randperm(12), torch.tensor([7]), torch.arange(3, 9)):
-        masks = object_masks(every.subset(rows), root=eth.parent)
+    whole = read_eth80_masks(home, 8, "all", layout, progress=False)
+    for rows in (torch.randperm(24), torch.tensor([7]), torch.arange(3, 9)):
+        masks = object_masks(every.subset(rows), root=tmp_path)
         assert torch.equal(masks, whole[rows])
     test = datasets.load("eth80", 8, "test", **options)
-    masks = object_masks(test, root=eth.parent)
-    wanted = read_eth80_masks(eth, 8, "test", ETH, progress=False)
+    masks = object_masks(test, root=tmp_path)
+    wanted = read_eth80_masks(home, 8, "test", layout, progress=False)
     assert torch.equal(masks, wanted)
 
 

@@ -735,7 +735,6 @@ def photographs(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "COIL100", coil)
     monkeypatch.setattr(datasets, "ETH80", eth)
     monkeypatch.setenv("CIPER_DATA", str(tmp_path))
-    monkeypatch.setitem(plans._SMOKE, "images", 0)  # all that there are
 
 
 def measured(data):
@@ -771,6 +770,12 @@ def test_where_eth_s_saliency_lies_is_counted(photographs):
     assert 0.4 < found["object_area"] < 0.6  # half of the pixels
     assert {"change_error_deg", "r2_azimuth", "r2_elevation"} < found.keys()
     assert "unseen_change_error_deg" not in found
+
+
+def test_every_photograph_has_a_partner_at_smoke_scale():
+    for data in ("coil100", "coil100:objects", "eth80"):
+        jobs = plan("table 2", "smoke", [0], [data])
+        assert {job.recipe.images for job in jobs} == {0}  # all of them
 
 
 @pytest.mark.parametrize(
