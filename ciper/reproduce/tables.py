@@ -460,7 +460,10 @@ def _trainings(here: Sequence[Result]) -> dict[str, str]:
     pixels, untrained = counts.pop("pixels", 0), counts.get("random", 0)
     most = max(counts.values(), default=0)
     lost = [row_name(r.method) for r in here if "diverged" in r.metrics]
-    fewer = [f"{n} of {row_name(k)}" for k, n in counts.items() if n < most]
+    rows: dict[int, list[str]] = {}
+    for label, n in sorted(counts.items(), key=lambda x: -x[1]):
+        rows.setdefault(n, []).append(row_name(label))
+    fewer = [f"{n} of {' / '.join(x)}" for n, x in rows.items() if n < most]
     return {
         "seeds per row": "; but ".join([f"{most}", *fewer]),
         "trainings": f"{len(here) - untrained - pixels}",
@@ -471,7 +474,7 @@ def _trainings(here: Sequence[Result]) -> dict[str, str]:
 
 # %% ../../nbs/reproduce/tables.ipynb #setup-made
 _MADE_BY = {
-    "git_commit": "versions of the code (commits)",
+    "numeric_version": "numeric versions of the code",
     "torch": "versions of torch",
     "device": "processors",
     "threads": "numbers of threads",
@@ -484,9 +487,7 @@ def _made_by(results: Sequence[Result]) -> list[str]:
     for key, things in _MADE_BY.items():
         found = dict.fromkeys(str(r.provenance.get(key)) for r in results)
         if len(found) > 1:
-            values = ", ".join(
-                x[:8] if key == "git_commit" else x for x in found
-            )
+            values = ", ".join(found)
             lines.append(
                 "**The trainings were not all made alike**: they come from "
                 f"{len(found)} {things}: {values}."
