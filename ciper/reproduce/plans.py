@@ -134,10 +134,21 @@ def is_done(job: Job, results: str | Path) -> bool:
     if found is None:
         return False
     asked, held = kept_settings(job.recipe), _settings_of(found)
-    used = found.provenance.get("precision", held["precision"])
-    if asked["precision"] in ("auto", used):
+    if asked["precision"] in _precisions(job, found, held["precision"]):
         held["precision"] = asked["precision"]
     return held == asked
+
+
+def _precisions(job: Job, found: Result, held: str) -> tuple[str, ...]:
+    """Which precisions may be asked for, for a result to count.
+
+    An older result does not say what it was computed in; it counts as what
+    its scale has now, and tables do not mix it with newer ones.
+    """
+    if held == "auto" and "precision" not in found.provenance:
+        usual = settings_of(job.recipe.data, job.scale)
+        return "auto", usual.get("precision", "auto")
+    return "auto", found.provenance.get("precision", held)
 
 
 def _settings_of(found: Result) -> dict[str, Any]:

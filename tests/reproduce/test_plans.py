@@ -476,6 +476,16 @@ def test_a_precision_asked_for_must_be_the_one_used(
     assert is_done(job, tmp_path) == done
 
 
+def test_an_older_result_counts_as_the_precision_of_its_scale(tmp_path):
+    (job,) = jobs_of("digits", "laptop", [0], [dict(method="simclr")])
+    old = result(job)
+    old.settings["precision"] = "auto"
+    save_result(old, tmp_path)
+    assert job.recipe.precision == "float32" and is_done(job, tmp_path)
+    half = replace(job, recipe=replace(job.recipe, precision="bfloat16"))
+    assert not is_done(half, tmp_path)
+
+
 def test_older_results_with_dataset_views_had_the_circular_target(tmp_path):
     rows = [dict(views="dataset"), dict(views="dataset", target="circular")]
     raw, circular = jobs_of("turntable", "smoke", [0], rows)
