@@ -325,8 +325,9 @@ def _mark_diverged(ax: Axes, place: int, results: Sequence[Result]) -> None:
     """Say below a place on the axis how many trainings have no value there."""
     lost = sum("diverged" in r.metrics for r in results)
     if lost:
-        ax.text(place, 0.02, f"{lost} of {len(results)}\ndiverged", ha="center",
-                fontsize=6, transform=ax.get_xaxis_transform())  # fmt: skip
+        said = f"{lost} of {len(results)}\ndiverged"
+        where = dict(ha="center", transform=ax.get_xaxis_transform())
+        ax.text(place, 0.02, said, fontsize=6, **where)
 
 # %% ../../nbs/reproduce/figures.ipynb #figure-epochs
 def figure_epochs(results: Sequence[Result]) -> Figure:

@@ -467,7 +467,9 @@ def _trainings(here: Sequence[Result]) -> dict[str, str]:
     return {
         "seeds per row": "; but ".join([f"{most}", *fewer]),
         "trainings": f"{len(here) - untrained - pixels}",
-        "diverged": "; ".join(f"{lost.count(x)} of {x}" for x in {*lost}),
+        "diverged": "; ".join(
+            f"{lost.count(x)} of {x}" for x in dict.fromkeys(lost)
+        ),
         "untrained encoders": f"{untrained or ''}",
         "minutes for all": f"{minutes:,}",
     }

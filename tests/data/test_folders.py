@@ -670,12 +670,7 @@ def test_a_damaged_tdw_is_refused(tdw_made, damage, message):
 def test_partners_in_tdw_have_the_change_of_pose_as_target(tdw_made):
     data = read_tdw(tdw_made, **FEW)
     source = PartnerViews(data)
-    assert source.names == (
-        "azimuth (cos)",
-        "azimuth (sin)",
-        "elevation",
-        "distance",
-    )
+    assert source.names == ("azimuth", "elevation", "distance")
     change = source._change(torch.tensor([3]), torch.tensor([12 + 4]))
-    expected = torch.tensor([[0.0, 1.0, 10.0, 0.1]])  # 270 to 0 is +90
+    expected = torch.tensor([[-270.0, 10.0, 0.1]])  # 270 to 0, not wrapped
     torch.testing.assert_close(change, expected, atol=1e-6, rtol=0)
