@@ -317,15 +317,21 @@ def evaluate_view(
     train, r = _view_targets(view_train), _view_targets(view_test)
     _check(h_test, r)
     r_hat, mean = fit_ridge(h_train, train)(h_test).cpu(), train.mean(0)
-    cosine, sine, _, elevation, distance = r_squared(r_hat, r).tolist()
+    pose = [0, 1, 3, 4]  # without the step of the azimuth
+    return _pose_scores(r_hat[:, pose], r[:, pose], POSE) | {
+        "view_mse_steps": (r_hat - r)[:, 2:].square().mean().item(),
+        "view_mse_steps_chance": (mean - r)[:, 2:].square().mean().item(),
+    }
+
+
+def _pose_scores(r_hat, r, names) -> dict[str, float]:
+    """Scores of an azimuth's cosine and sine, and of the other factors."""
+    cosine, sine, *others = r_squared(r_hat, r).tolist()
     turn = angles_between(r_hat[:, :2], r[:, :2])
     return {
         "r2_azimuth": (cosine + sine) / 2,
-        "r2_elevation": elevation,
-        "r2_distance": distance,
+        **{f"r2_{name}": score for name, score in zip(names[1:], others)},
         "azimuth_error_deg": turn.quantile(0.5).item(),
-        "view_mse_steps": (r_hat - r)[:, 2:].square().mean().item(),
-        "view_mse_steps_chance": (mean - r)[:, 2:].square().mean().item(),
     }
 
 
@@ -355,13 +361,7 @@ def evaluate_pose(
         return {}
     targets, r = (_pose_targets(data, names) for data in (train, test))
     _check(h_test, r)
-    r_hat = fit_ridge(h_train, targets)(h_test).cpu()
-    cosine, sine, *others = r_squared(r_hat, r).tolist()
-    found = dict(zip([f"r2_{name}" for name in names[1:]], others))
-    turn = angles_between(r_hat[:, :2], r[:, :2])
-    return {"r2_azimuth": (cosine + sine) / 2, **found} | {
-        "azimuth_error_deg": turn.quantile(0.5).item()
-    }
+    return _pose_scores(fit_ridge(h_train, targets)(h_test).cpu(), r, names)
 
 
 def _pose_targets(data: ImageData, names: list[str]) -> Tensor:

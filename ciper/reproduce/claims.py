@@ -95,12 +95,8 @@ def compare(
     mean, n = float(d.mean()), len(d)
     borders = _deciding(mean, low, high)
     way = "holds" if low < mean < high else "does not hold"
-    std, interval, p, welch = (
-        math.nan,
-        (math.nan, math.nan),
-        math.nan,
-        math.nan,
-    )
+    std = p = welch = math.nan
+    interval = math.nan, math.nan
     if n > 1:
         std = float(d.std(ddof=1))
         interval, p, welch = _tested(first, second, borders)
@@ -596,9 +592,6 @@ def claims_table(
     return "\n\n".join(tables) or markdown(_HEADER, [])
 
 
-_SIGNS = {">": "better than", ">=": "no worse than", "=": "the same as"}
-
-
 def _rows(j: Judgment) -> list[list[str]]:
     """A row per test, and one for all where they are several."""
     dagger = " †" if j.claim.late else ""
@@ -627,6 +620,9 @@ def _cells(test: Tested, paper: str) -> list[str]:
         "; ".join(map(_p, (seen.p, test.corrected, seen.welch))),
         f"**{test.verdict}** ({_pairs(test)})",
     ]
+
+# %% ../../nbs/reproduce/claims.ipynb #words
+_SIGNS = {">": "better than", ">=": "no worse than", "=": "the same as"}
 
 
 def _asks(test: Tested) -> str:

@@ -281,6 +281,10 @@ def figure_4a(results: Sequence[Result], data: Sequence[str]) -> Figure:
 
 # %% ../../nbs/reproduce/figures.ipynb #figure-4b
 CURVES = ("linear_accuracy", "session_accuracy", "view_mse_steps")
+_ALPHA_ROWS = [
+    "ciper-dataset" + ("" if alpha == 1 else f"-alpha={alpha:g}")
+    for alpha in ALPHAS
+]
 
 
 def figure_4b(results: Sequence[Result], data: Sequence[str]) -> Figure:
@@ -293,12 +297,15 @@ def figure_4b(results: Sequence[Result], data: Sequence[str]) -> Figure:
     fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.6), layout="constrained")
     colors = [COLORS["ciper"], COLORS["predictive"], COLORS["simclr"]]
     for ax, metric in zip(axes, CURVES):
+        shown = []
         for color, name in zip(colors, map(data_name, data)):
             here = [r for r in results if r.experiment == name]
             rooms = any("session_accuracy" in r.metrics for r in here)
             if metric == "view_mse_steps" and rooms:
                 continue
             _alpha_curve(ax, here, metric, name, color)
+            shown += here
+        _mark_diverged(ax, shown)
         ax.set(xlabel="alpha", ylabel=METRICS[metric].title)
         ax.set_xticks(range(len(ALPHAS)), [f"{a:g}" for a in ALPHAS])
         ax.spines[["top", "right"]].set_visible(False)
@@ -310,9 +317,7 @@ def figure_4b(results: Sequence[Result], data: Sequence[str]) -> Figure:
 def _alpha_curve(ax: Axes, results, metric: str, name: str, color) -> None:
     seen = shown_summaries(results, metric)
     points = []
-    for place, alpha in enumerate(ALPHAS):
-        row = "ciper-dataset" + ("" if alpha == 1 else f"-alpha={alpha:g}")
-        _mark_diverged(ax, place, [r for r in results if r.method == row])
+    for place, row in enumerate(_ALPHA_ROWS):
         if row in seen:
             points.append((place, seen[row].mean, seen[row].std))
     if points:
@@ -321,20 +326,22 @@ def _alpha_curve(ax: Axes, results, metric: str, name: str, color) -> None:
                     label=data_title(name))  # fmt: skip
 
 
-def _mark_diverged(ax: Axes, place: int, results: Sequence[Result]) -> None:
-    """Say below a place on the axis how many trainings have no value there."""
-    lost = sum("diverged" in r.metrics for r in results)
-    if lost:
-        said = f"{lost} of {len(results)}\ndiverged"
-        where = dict(ha="center", transform=ax.get_xaxis_transform())
-        ax.text(place, 0.02, said, fontsize=6, **where)
+def _mark_diverged(ax: Axes, results: Sequence[Result]) -> None:
+    """Say above the axis how many trainings have no value at an alpha."""
+    where = dict(ha="center", transform=ax.get_xaxis_transform())
+    for place, row in enumerate(_ALPHA_ROWS):
+        here = [r for r in results if r.method == row]
+        lost = sum("diverged" in r.metrics for r in here)
+        if lost:
+            said = f"{lost} of {len(here)}\ndiverged"
+            ax.text(place, 0.02, said, fontsize=6, **where)
 
 # %% ../../nbs/reproduce/figures.ipynb #figure-epochs
 def figure_epochs(results: Sequence[Result]) -> Figure:
     """Nearest-neighbor accuracy as trainings go on, a line a row.
 
     Args:
-        results: of one data set and scale, watched every ten epochs.
+        results: of one data set and scale, watched ten times.
     """
     fig, ax = plt.subplots(figsize=(5.2, 3), layout="constrained")
     for label in dict.fromkeys(r.method for r in results):

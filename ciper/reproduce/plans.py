@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -34,6 +33,7 @@ from ciper.evaluation.explain import (
 from ciper.evaluation.probes import (
     embed,
     evaluate,
+    evaluate_pose,
     fit_linear,
     knn_accuracy,
     pixel_encoder,
@@ -56,6 +56,7 @@ from ciper.training.trainer import (
     Recipe,
     Run,
     Watch,
+    as_then,
     base_scale,
     build_encoder,
     choose_precision,
@@ -133,7 +134,8 @@ def is_done(job: Job, results: str | Path) -> bool:
     found = _held(job, results)
     if found is None:
         return False
-    asked, held = kept_settings(job.recipe), _settings_of(found)
+    asked = kept_settings(job.recipe)
+    held = kept_settings(Recipe()) | as_then(found.settings)
     if asked["precision"] in _precisions(job, found, held["precision"]):
         held["precision"] = asked["precision"]
     return held == asked
@@ -149,15 +151,6 @@ def _precisions(job: Job, found: Result, held: str) -> tuple[str, ...]:
         usual = settings_of(job.recipe.data, job.scale)
         return "auto", usual.get("precision", "auto")
     return "auto", found.provenance.get("precision", held)
-
-
-def _settings_of(found: Result) -> dict[str, Any]:
-    """A result's settings; what was unknown then has its value of then."""
-    held = kept_settings(Recipe()) | found.settings
-    angles = found.settings.get("views") == "dataset"
-    if angles and "target" not in found.settings:
-        held["target"] = "circular"
-    return held
 
 
 def _held(job: Job, results: str | Path) -> Result | None:
@@ -303,7 +296,9 @@ def measure(
             metrics[f"{name}change_error_deg"] = change_error(probe, h, data)
     if recipe.data == "turntable":
         blocks = replace(recipe, data="turntable:blocks")
-        found = evaluate(encoder, *images_of(replace(job, recipe=blocks)))
+        seen, held_out = images_of(replace(job, recipe=blocks))
+        h, h_held_out = (embed(encoder, d.images) for d in (seen, held_out))
+        found = evaluate_pose(h, seen, h_held_out, held_out)
         metrics["blocks_azimuth_error_deg"] = found["azimuth_error_deg"]
     if recipe.views in ("dataset", "next") or recipe.method == "random":
         metrics |= look_inside(encoder, train, test)

@@ -315,7 +315,7 @@ def _columns(item, source, names, results) -> dict[str, Mapping]:
 
 _BESIDE = {"linear_accuracy": ("logistic_accuracy",)}
 
-
+# %% ../../nbs/reproduce/tables.ipynb #comparison
 def _cells(name: str, metric: str, results) -> dict[str, str | Summary]:
     """label -> cell, of a metric on one data set."""
     found = [r for r in results if r.experiment == name]
@@ -332,7 +332,7 @@ def comparison(
 
     Args:
         results: any results of one scale.
-        labels: the rows; those without any result are left out.
+        labels: the rows; those without any number are left out.
         columns: title -> data set as in `Result.experiment`, and metric.
     """
     cells = {t: _cells(*where, results) for t, where in columns.items()}
@@ -342,6 +342,7 @@ def comparison(
         for x in ("chance", *labels)
         if x in known
     ]
+    rows = [row for row in rows if {*row[1:]} != {"–"}]
     return markdown(["method", *columns], rows)
 
 # %% ../../nbs/reproduce/tables.ipynb #table-parts

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['VIEWS', 'PRECISIONS', 'SCALES', 'NUMERIC_VERSION', 'LARGE_WORK', 'RECIPE', 'CHECKPOINT', 'ENCODER', 'Watch',
-           'WATCHES', 'Recipe', 'base_scale', 'recipe_at', 'training_images', 'view_source', 'build_encoder', 'build',
-           'cosine', 'choose_precision', 'default_fabric', 'gather_rows', 'choose_threads', 'Monitor', 'OutOfTime',
-           'Run', 'fingerprint', 'fit', 'export_run', 'load_run']
+           'WATCHES', 'ALIKE', 'Recipe', 'base_scale', 'recipe_at', 'training_images', 'view_source', 'build_encoder',
+           'build', 'cosine', 'choose_precision', 'default_fabric', 'gather_rows', 'choose_threads', 'Monitor',
+           'as_then', 'OutOfTime', 'Run', 'fingerprint', 'fit', 'export_run', 'load_run']
 
 # %% ../../nbs/training/trainer.ipynb #imports
 import json
@@ -19,7 +19,7 @@ import re
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -430,6 +430,12 @@ RECIPE, CHECKPOINT, ENCODER = (
 )
 
 
+def as_then(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a file, and of what was unknown then the value of then."""
+    angles = settings.get("views") == "dataset"
+    return {"target": "circular" if angles else "raw", **settings}
+
+
 def _recipe_from(settings: Any, path: Path) -> Recipe:
     """The recipe in a file; what was unknown then has its value of then."""
     if not isinstance(settings, dict):
@@ -441,7 +447,7 @@ def _recipe_from(settings: Any, path: Path) -> Recipe:
             "it comes from another package or a newer version"
         )
     try:
-        return Recipe(**{"target": "circular"} | settings)
+        return Recipe(**as_then(settings))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -744,12 +750,12 @@ def _resume(state: _State, kept: tuple, path: Path, now: dict) -> None:
         raise ValueError(f"{path}: {error}; {_ANEW}") from None
 
 # %% ../../nbs/training/trainer.ipynb #save-run
-_KEPT = ("precision", "threads", "numeric_version")
+ALIKE = ("numeric_version", "precision", "threads")  # in a table
 
 
 def _save_run(run: Run, path: Path, weights: dict[str, Tensor]) -> None:
     about = {"recipe": asdict(run.recipe), "history": run.history}
-    for name in _KEPT:
+    for name in ALIKE:
         about[name] = getattr(run, name)
     save_tensors(path, weights, about)
 
@@ -924,5 +930,5 @@ def load_run(place: str | Path) -> Run:
         load_weights(encoder, weights)
     except ValueError as error:
         raise ValueError(f"{path} does not fit its recipe: {error}") from None
-    used = {name: about[name] for name in _KEPT if name in about}
+    used = {name: about[name] for name in ALIKE if name in about}
     return Run(recipe, encoder.eval(), history, **used)

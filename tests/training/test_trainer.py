@@ -1202,3 +1202,19 @@ def test_a_small_encoder_does_not_say_where_its_images_lay(tmp_path):
     assert b"somebody" not in (tmp_path / "small.safetensors").read_bytes()
     found = load_run(tmp_path / "small.safetensors").recipe
     assert found.data == "folder:my photos"
+
+
+# older files
+
+
+@pytest.mark.parametrize(
+    ("settings", "target"),
+    [
+        ({"views": "dataset"}, "circular"),
+        ({"views": "image"}, "raw"),
+        ({}, "raw"),
+        ({"views": "dataset", "target": "raw"}, "raw"),
+    ],
+)
+def test_what_an_older_file_does_not_say_is_what_it_was_then(settings, target):
+    assert module.as_then(settings) == {**settings, "target": target}
