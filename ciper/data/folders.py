@@ -268,10 +268,13 @@ def read_folder(
     labels = [place[names[i]] for i in index]
     read = decode_files(files, size, part if there else "all", progress)
     _report_unreadable(files, read, strict)
-    bad = set(read.bad)
-    labels = [label for i, label in enumerate(labels) if i not in bad]
+    kept = sorted({*range(len(files))} - {*read.bad})
     data = ImageData(
-        f"folder:{root}", read.images, torch.tensor(labels), tuple(classes)
+        f"folder:{root}",
+        read.images,
+        torch.tensor([labels[i] for i in kept]),
+        tuple(classes),
+        files=files.pick(kept).names,
     )
     if there or part == "all":
         return data

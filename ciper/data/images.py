@@ -143,6 +143,7 @@ class ImageData:
         partners: the factors in which two views of one object differ.
         license: what may be done with the images.
         citation: whose they are.
+        files: for each image its path below the folder, where it has one.
 
     Raises:
         ValueError: images that are not uint8 of shape (n, 3, h, w), or none;
@@ -158,6 +159,7 @@ class ImageData:
     partners: tuple[str, ...] = ()
     license: str = ""
     citation: str = ""
+    files: tuple[str, ...] = ()
 
     def __post_init__(self):
         _check_bytes(self.name, self.images)
@@ -179,6 +181,7 @@ class ImageData:
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         columns = [self.labels, *(f.values for f in self.factors.values())]
+        columns += [self.files] * bool(self.files)
         sizes = {len(column) for column in columns}
         if not len(self.images) or sizes != {len(self.images)}:
             raise ValueError(
@@ -225,7 +228,9 @@ class ImageData:
         rows = torch.as_tensor(rows, device="cpu").view(-1)
         factors = {k: f.subset(rows) for k, f in self.factors.items()}
         images, labels = take(self.images, rows), self.labels[rows]
-        return replace(self, images=images, labels=labels, factors=factors)
+        files = self.files and tuple(self.files[i] for i in rows.tolist())
+        kept = dict(images=images, labels=labels, factors=factors)
+        return replace(self, **kept, files=files)
 
     def pixels(self, index) -> UInt8[Tensor, "k 3 h w"]:
         """A batch of images, on the device of its index if that has one."""

@@ -120,9 +120,8 @@ class Frozen(nn.Module):
             raise ValueError(
                 f"images must be float in [0, 1], got {x.dtype}: {cure}"
             )
-        colors = x.shape[1] if self.mean is None else len(self.mean)
-        if x.ndim != 4 or x.shape[1] != colors:
-            found = f"(n, {colors}, h, w), got {tuple(x.shape)}"
+        if x.ndim != 4 or self.mean is not None and x.shape[1] != 3:
+            found = f"(n, 3, h, w), got {tuple(x.shape)}"
             raise ValueError(f"images must be {found}")
         if self.size and x.shape[2:] != (self.size, self.size):
             h, w = x.shape[2:]
@@ -147,7 +146,7 @@ def _colors(name: str, values: Sequence[float] | None) -> Tensor:
         raise ValueError(f"mean and std go together, got no {name}")
     numbers = [as_number(name, value) for value in values]
     low = 0 if name == "std" else -math.inf
-    if len(numbers) not in (1, 3) or not min(numbers) > low:
+    if len(numbers) != 3 or not all(low < v < math.inf for v in numbers):
         wanted = f"3 finite numbers{' > 0' if name == 'std' else ''}"
         raise ValueError(f"{name} must be {wanted}, got {values}")
     like = {"dtype": torch.float32, "device": "cpu"}
@@ -503,14 +502,19 @@ def _hf(ask: _Ask) -> Frozen:
     except ImportError:
         raise _needs(ask, pip_install("transformers")) from None
     place, trust = os.path.expanduser(ask.rest), ask.trust
-    with _loading(ask), _tensors_only():
-        whole, report = transformers.AutoModel.from_pretrained(
-            place, trust_remote_code=trust, output_loading_info=True
-        )
-        processor = None
-        if not (ask.colors and ask.size):
-            kind = transformers.AutoImageProcessor
-            processor = kind.from_pretrained(place, trust_remote_code=trust)
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        with _loading(ask), _tensors_only():
+            whole, report = transformers.AutoModel.from_pretrained(
+                place, trust_remote_code=trust, output_loading_info=True
+            )
+    except OSError as error:
+        if trust or "trust_remote_code" not in str(error.__cause__):
+            raise
+        cure = "choose trust if you know it"
+        raise ValueError(
+            f"{ask.name} runs code of its maker: {cure}"
+        ) from error
     model = getattr(whole, "vision_model", whole)
     part = "" if model is whole else "vision_model."
     missing = [k for k in report["missing_keys"] if k.startswith(part)]
@@ -520,20 +524,28 @@ def _hf(ask: _Ask) -> Frozen:
     network = _Vision(model, pooler=not missing)
     facts = _facts("transformers", "transformers", model=type(whole).__name__)
     how = dict(pooling="pooled output", facts=facts)
-    return Frozen(network, ask.name, *_prepared(processor), **how)
+    if ask.colors:
+        size = getattr(model.config, "image_size", None)
+        return Frozen(network, ask.name, size, **how)
+    kind = transformers.AutoImageProcessor
+    try:
+        with _loading(ask):
+            processor = kind.from_pretrained(place, trust_remote_code=trust)
+    except OSError as error:
+        cure = "give mean and std"
+        raise ValueError(
+            f"{ask.name} has no image processor: {cure}"
+        ) from error
+    return Frozen(network, ask.name, *_prepared(processor.to_dict()), **how)
 
 
-def _prepared(processor) -> tuple:
+def _prepared(given: dict[str, Any]) -> tuple[int | None, list, list]:
     """Side, mean and std that an image processor prepares images with."""
-    if processor is None:
-        return None, None, None
-    given = processor.to_dict()
     crop = given.get("crop_size") if given.get("do_center_crop") else None
     sides = crop or given.get("size") or {}
-    sides = sides if isinstance(sides, dict) else {"height": sides}
     side = sides.get("height") or sides.get("shortest_edge")
-    scale = 255 * given.get("rescale_factor", 1 / 255)
-    scale = scale if given.get("do_rescale", True) else 255
+    rescaled = given.get("do_rescale", True)
+    scale = 255 * given.get("rescale_factor", 1 / 255) if rescaled else 255
     mean, std = [0.0] * 3, [1.0] * 3
     if given.get("do_normalize"):
         mean, std = given["image_mean"], given["image_std"]
@@ -610,6 +622,10 @@ def _pickled(ask: _Ask) -> ValueError:
     )
 
 
+def _state(ask: _Ask) -> Frozen:
+    raise _pickled(ask)
+
+
 def _exported(ask: _Ask) -> Frozen:
     with _loading(ask), _tensors_only():
         program = torch.export.load(ask.rest)
@@ -661,6 +677,7 @@ _ENDS = {
     ".ts": _script,
     ".pt2": _exported,
     ".onnx": _onnx,
+    **dict.fromkeys((".bin", ".ckpt", ".pth"), _state),
 }
 
 
@@ -715,15 +732,18 @@ def _reader(name: str) -> tuple[Callable[[_Ask], Frozen], str]:
     if name.partition("@")[0] in _ALONE:
         return _ALONE[name.partition("@")[0]], name
     path = Path(os.path.expanduser(name))
-    if path.is_dir():
+    if name and path.is_dir():
         return _run, str(path)
     end = path.suffix.lower()
     if path.is_file() and end in _ENDS:
         return _ENDS[end], str(path)
-    if end in _ENDS or os.sep in name:
+    if end in _ENDS or "/" in name:
         raise FileNotFoundError(f"no such encoder: {name}")
-    known = [*_ALONE, *(f"{kind}:NAME" for kind in _KINDS), "a folder", *_ENDS]
-    raise ValueError(f"unknown encoder {name!r}: one of {', '.join(known)}")
+    kinds = ", ".join([*_ALONE, *(f"{kind}:NAME" for kind in _KINDS)])
+    raise ValueError(
+        f"unknown encoder {name!r}: expected {kinds}, the folder of a run, or "
+        "a file that ends in .safetensors, .pt, .ts, .pt2 or .onnx"
+    )
 
 # %% ../../nbs/evaluation/frozen.ipynb #layer-names
 _STAGES = ("stages", "blocks", "_blocks", "layers", "layer", "features")
