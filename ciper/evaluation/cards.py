@@ -78,7 +78,7 @@ class Kept:
         return f"{self.any:.2f} ± {(high - low) / 2:.2f}"
 
 # %% ../../nbs/evaluation/cards.ipynb #audit
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
     """What an encoder keeps and what it has thrown away.
 
@@ -136,8 +136,8 @@ class Audit:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no card: {error}") from None
 
-    def __str__(self) -> str:
-        return "\n".join(sentences(self))
+    def __repr__(self) -> str:
+        return "\n".join([f"{self.encoder} on {self.data}", *sentences(self)])
 
     def _repr_html_(self) -> str:
         return card_html([self])
@@ -296,9 +296,7 @@ def draw_card(audits: Sequence[Audit]) -> Figure:
                 _bar(ax, y, 0.72 / len(shown), audit.kept[name], color)
         if shown[0] not in behind.values():
             _marks(ax, row, name, behind)
-        if any(name in a.kept for a in shown):
-            top = next(a.kept[name] for a in shown if name in a.kept).ceiling
-            ax.plot([top, top], [row - 0.4, row + 0.4], color="0.3", lw=1.2)
+        _bounds(ax, row, [a.kept[name] for a in shown if name in a.kept])
     _frame(ax, names, shown, behind)
     return fig
 
@@ -324,6 +322,14 @@ def _marks(ax: Axes, row: int, name: str, behind: Mapping) -> None:
             style = dict(color="white", markeredgecolor="0.25", markersize=6)
             value = max(0, audit.kept[name].any)
             ax.plot([value], [row], shape, zorder=3, **style)
+
+
+def _bounds(ax: Axes, row: int, entries: Sequence[Kept]) -> None:
+    """The floor and the ceiling of a row."""
+    low, high = max(e.floor for e in entries), entries[0].ceiling
+    for value, style in ((max(0, low), ":"), (high, "-")):
+        at = [row - 0.42, row + 0.42]
+        ax.plot([value, value], at, color="0.3", lw=1.2, ls=style)
 
 # %% ../../nbs/evaluation/cards.ipynb #picture-frame
 def _frame(ax: Axes, names, shown, behind) -> None:
@@ -357,7 +363,10 @@ def _frame(ax: Axes, names, shown, behind) -> None:
             )
             for s in signs
         ]
-    handles.append(Line2D([], [], color="0.3", lw=1.2, label="ceiling"))
+    handles += [
+        Line2D([], [], color="0.3", lw=1.2, ls=style, label=label)
+        for style, label in ((":", "floor"), ("-", "ceiling"))
+    ]
     columns = 2 if max(len(a.encoder) for a in shown) > 22 else 3
     ax.figure.legend(
         handles=handles,

@@ -157,7 +157,7 @@ def ridge(
     return lambda rows: inputs(rows) @ W + bias
 
 # %% ../../nbs/evaluation/readouts.ipynb #network
-_HIDDEN, _EPOCHS, _PATIENCE, _BATCH = 256, 40, 4, 256
+_HIDDEN, _EPOCHS, _PATIENCE, _BATCH = 256, 25, 3, 512
 
 
 @torch.enable_grad()
@@ -169,50 +169,60 @@ def network(
     rows: Parts,
     groups: Sequence[slice],
     seed: int,
-) -> Decoder:
-    """A read-out by one hidden layer, of what a line leaves.
+) -> tuple[Float[Tensor, "b c"], Float[Tensor, "s c"]]:
+    """What one hidden layer reads, of the rows that choose and the scored.
 
     Args:
         inputs, m, y, groups: as in `ridge`.
-        line: what `ridge` gives.
-        rows: those to fit to, and those that say when to stop.
+        line: what `ridge` gives, and what the network adds to.
+        rows: those to fit to, to choose the epoch by, and to read.
         seed: of the weights and the order of rows.
     """
-    width = torch.ones(y.shape[1])
-    for group in groups:
-        width[group] = (group.stop - group.start) ** 0.5
-    scale = m.scale_y.float() * width
-    left = (y - torch.cat([line(i) for i in _all(len(y))])) / scale
+    scale, generator = m.scale_y.float(), as_generator(as_seed(seed))
     mean, deviation = m.mean_x.float(), m.scale_x.float()
-    generator = as_generator(as_seed(seed))
+    left = {k: _left(y, line, part, scale) for k, part in enumerate(rows)}
     net = _network(len(mean), y.shape[1], generator)
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3, weight_decay=1e-5)
 
     def read(rows: Tensor) -> Tensor:
         return net((inputs(rows) - mean) / deviation)
 
-    best, state, waited = _loss(read, left, rows.choose), None, 0
-    optimizer = torch.optim.Adam(net.parameters(), 1e-3, weight_decay=1e-5)
+    best = _errors(left[1], groups)
+    kept, waited = [torch.zeros_like(left[k]) for k in (1, 2)], 0
     for _ in range(_EPOCHS):
         order = torch.randperm(len(rows.fit), generator=generator)
-        for batch in rows.fit[order].split(_BATCH):
+        for batch in order.split(_BATCH):
             optimizer.zero_grad()
-            (left[batch] - read(batch)).square().mean().backward()
+            gap = left[0][batch] - read(rows.fit[batch])
+            gap.square().mean().backward()
             optimizer.step()
-        now, waited = _loss(read, left, rows.choose), waited + 1
-        if now < best:
-            best, waited = now, 0
-            state = {k: v.clone() for k, v in net.state_dict().items()}
+        now = [_read(read, part) for part in rows[1:]]
+        errors, waited = _errors(left[1] - now[0], groups), waited + 1
+        for k, group in enumerate(groups):
+            if errors[k] < best[k]:
+                best[k], waited = errors[k], 0
+                for whole, part in zip(kept, now):
+                    whole[:, group] = part[:, group]
         if waited == _PATIENCE:
             break
-    if state is None:
-        return line
-    net.load_state_dict(state)
-    net.requires_grad_(False)
-    return lambda rows: line(rows) + read(rows) * scale
+    read_out = [_read(line, part) for part in rows[1:]]
+    return tuple(a + b * scale for a, b in zip(read_out, kept))
 
 # %% ../../nbs/evaluation/readouts.ipynb #network-helpers
-def _all(n: int) -> Sequence[Tensor]:
-    return torch.arange(n, device="cpu").split(_BLOCK)
+@torch.no_grad()
+def _read(decoder: Decoder, rows: Tensor) -> Tensor:
+    return torch.cat([decoder(block) for block in rows.split(_BLOCK)])
+
+
+def _left(y: Tensor, line: Decoder, rows: Tensor, scale: Tensor) -> Tensor:
+    """What a line leaves of some rows, in standard deviations."""
+    return (y[rows] - _read(line, rows)) / scale
+
+
+def _errors(left: Tensor, groups: Sequence[slice]) -> list[float]:
+    """The squared error of each target."""
+    error = left.square().sum(0)
+    return [error[group].sum().item() for group in groups]
 
 
 def _network(d: int, c: int, generator: torch.Generator) -> nn.Sequential:
@@ -226,13 +236,6 @@ def _network(d: int, c: int, generator: torch.Generator) -> nn.Sequential:
     for zero in (net[0].bias, net[2].weight, net[2].bias):
         nn.init.zeros_(zero)
     return net
-
-
-@torch.no_grad()
-def _loss(read: Decoder, left: Tensor, rows: Tensor) -> float:
-    """The mean squared error on some rows."""
-    errors = [(left[i] - read(i)).square().sum() for i in rows.split(_BLOCK)]
-    return (sum(errors) / len(rows)).item()
 
 # %% ../../nbs/evaluation/readouts.ipynb #score
 DRAWS, FEWEST = 1000, 10
@@ -273,7 +276,9 @@ def _combine(
         spread = square - torch.stack(y, 1).square().sum(1) / n
         return 1 - error / spread
     count, right = sums.tensor_split(2, 1)
-    guess = 1 / (count[:1] > 0).sum()  # classes that are scored at all
+    guess = (
+        1 / (count[:1] > 0).sum().double()
+    )  # classes that are scored at all
     return ((right / count).nanmean(1) - guess) / (1 - guess)
 
 # %% ../../nbs/evaluation/readouts.ipynb #score-of
@@ -314,7 +319,7 @@ class Decoded(NamedTuple):
     """How well a target is read from one representation."""
 
     linear: Score
-    any: Score  # by a line or a network, whichever is better
+    any: Score  # by a line and a network on top
     details: dict[str, float]  # of `any`, in other units
 
 
@@ -338,25 +343,19 @@ def decode(
     rows, y, groups = parts.rows(each), *_columns(targets)
     m = moments(inputs, y, rows.fit)
     line = ridge(inputs, m, y, rows.choose, groups)
-    net = network(inputs, m, y, line, rows, groups, seed)
-    found, chosen = {}, y[rows.choose]
-    read = {
-        name: (_read(decoder, rows.choose), _read(decoder, rows.score))
-        for name, decoder in {"line": line, "net": net}.items()
-    }
-    image = rows.score // each
+    lines = [_read(line, part) for part in rows[1:]]
+    nets = network(inputs, m, y, line, rows, groups, seed)
+    found, chosen, image = {}, y[rows.choose], rows.score // each
     for target, group in zip(targets, groups):
-        scores, errors = {}, {}
-        for name, (choosing, scored) in read.items():
-            own, other = choosing[:, group], scored[:, group]
-            errors[name] = (own - chosen[:, group]).square().sum().item()
+        scores = []
+        for choosing, scored in (lines, nets):
+            read = scored[:, group]
             if not target.numeric:
-                other = _calibrated(own, chosen[:, group], other)
-            scores[name] = score(target, rows.score, other, image, seed), other
-        best = min(errors, key=errors.get)
-        details = _details(target, rows.score, scores[best][1])
-        about = scores["line"][0], scores[best][0], details
-        found[target.name] = Decoded(*about)
+                own = choosing[:, group], chosen[:, group]
+                read = _calibrated(*own, read)
+            scores.append(score(target, rows.score, read, image, seed))
+        details = _details(target, rows.score, read)
+        found[target.name] = Decoded(*scores, details)
     return found
 
 # %% ../../nbs/evaluation/readouts.ipynb #decode-helpers
@@ -379,11 +378,6 @@ def _columns(targets: Sequence[Target]) -> tuple[Tensor, list[slice]]:
         groups.append(slice(start, start + part.shape[1]))
         start += part.shape[1]
     return torch.cat(columns, 1), groups
-
-
-@torch.no_grad()
-def _read(decoder: Decoder, rows: Tensor) -> Tensor:
-    return torch.cat([decoder(block) for block in rows.split(_BLOCK)])
 
 
 def _calibrated(read: Tensor, true: Tensor, scored: Tensor) -> Tensor:
