@@ -74,6 +74,7 @@ def test_a_folder_is_trained_on_and_evaluated(photos, tmp_path):
     assert str(photos) not in path.read_text()
     metrics = json.loads(path.read_text())["metrics"]
     assert metrics["linear_accuracy"] >= 0.9  # dark against light
+    assert metrics["kept_brightness"] > 0.2 > metrics["kept_saturation"]
     again = ciper("train", "--data", f"folder:{photos}", "--out", out, *SMALL)
     assert_one_line(again, "already holds this run")
 
@@ -101,11 +102,13 @@ def test_names_are_text_and_a_bad_place_is_found_at_once(photos, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir())[-1] == "file"
 
 
-def test_one_class_can_be_trained_on_but_not_evaluated(photos, tmp_path):
+def test_one_class_can_be_trained_on_and_has_no_accuracy(photos, tmp_path):
     data = ["--data", f"folder:{photos / 'dark'}"]
     trained = ciper("train", *data, "--out", tmp_path, *SMALL)
     assert trained.returncode == 0, trained.stderr
-    assert_one_line(ciper("evaluate", tmp_path), "one class")
+    done = ciper("evaluate", tmp_path)
+    assert done.returncode == 0 and "accuracy" not in done.stdout
+    assert "what is left of the parameters" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -219,3 +222,60 @@ def test_precision_and_threads_are_kept_in_the_result(photos, tmp_path):
         ciper("train", "--data", "digits", "--precision", "half"),
         "One of auto, float32, bfloat16",
     )
+
+
+# audits
+
+
+@pytest.fixture(scope="module")
+def card(photos, tmp_path_factory):
+    """A card in every form, of images without labels, and what was said."""
+    folder = tmp_path_factory.mktemp("card")
+    kinds = ("png", "svg", "md", "html", "json")
+    outs = [x for kind in kinds for x in ("--out", folder / f"c.{kind}")]
+    done = ciper(
+        *("audit", "random:resnet18", "--size", "16", "--augment", "simclr"),
+        *("--data", f"folder:{photos / 'dark'}", "--views", "3", *outs),
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_unlabeled_photographs_give_a_full_card(card):
+    folder, said = card
+    kept = json.loads((folder / "c.json").read_text())["kept"]
+    assert {"crop_x", "flip", "brightness", "hue", "grayscale"} <= kept.keys()
+    assert "class" not in kept
+    for text in (said, (folder / "c.md").read_text()):
+        assert all(x in text for x in ("pixels", "random", "brightness"))
+    assert (folder / "c.png").read_bytes()[:4] == b"\x89PNG"
+    assert "<svg" in (folder / "c.svg").read_text()
+    assert "<img" in (folder / "c.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("least", "code", "said"),
+    [("brightness=-1", 0, "keeps what it must"), ("hue=0.99", 1, "below")],
+)
+def test_a_kept_card_is_checked_for_a_test_suite(card, least, code, said):
+    done = ciper("audit", "--check", card[0] / "c.json", "--min", least)
+    assert done.returncode == code and said in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "needs encoders, and --data"),
+        (["pixels"], "needs encoders, and --data"),
+        (["nothing:at-all", "--data", "digits"], "nothing:at-all"),
+        (["pixels", "--data", "digits", "--augment", "wild"], "wild"),
+        (["pixels", "--data", "digits", "--out", "card.gif"], "gif"),
+        (["pixels", "x", "--data", "digits", "--out", "a.json"], "one card"),
+        (["--check", "missing.json", "--min", "hue=1"], "missing.json"),
+        (["--check", "missing.json"], "needs --min"),
+        (["pixels", "x", "--data", "digits", "--layers"], "x"),
+    ],
+)
+def test_an_audit_that_cannot_be_is_one_line(tmp_path, arguments, words):
+    assert_one_line(ciper("audit", *arguments, cwd=tmp_path), words)
+    assert not [*tmp_path.iterdir()]

@@ -15,8 +15,8 @@ data.photographs data.datasets data.sources
 training.encoders training.losses training.methods.base
 training.methods.simclr training.methods.predictive training.methods.ciper
 training.methods.essl training.methods.registry training.trainer
-evaluation.probes evaluation.changes evaluation.frozen evaluation.explain
-evaluation.exports
+evaluation.probes evaluation.changes evaluation.frozen evaluation.readouts
+evaluation.cards evaluation.audit evaluation.explain
 draw
 reproduce.results reproduce.sweep reproduce.plans reproduce.tables
 reproduce.claims reproduce.figures reproduce.demo

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHAINS', 'Represent', 'STRENGTHS', 'wide_augment', 'Views', 'encode_views', 'ceilings', 'Alone', 'encode_alone',
-           'effective_rank', 'audit', 'audit_layers', 'Prepared']
+           'effective_rank', 'audit', 'audit_layers', 'Prepared', 'untrained']
 
 # %% ../../nbs/evaluation/audit.ipynb #exported-imports
 import time
@@ -54,6 +54,7 @@ from ciper.evaluation.readouts import (
     split_images,
 )
 from ..files import provenance, shareable
+from ..training.encoders import Encoder
 
 # %% ../../nbs/evaluation/audit.ipynb #augment
 CHAINS = ("wide", "paper", "simclr", "own")
@@ -730,3 +731,11 @@ def _check_finite(model: Frozen, own: Views) -> None:
             f"{model.name} gives NaN or infinity for some views: an audit "
             "needs finite representations"
         )
+
+# %% ../../nbs/evaluation/audit.ipynb #untrained
+def untrained(size: int, seed: int = 0) -> Frozen:
+    """A small untrained ResNet18 for images of this size."""
+    stem = "small" if size <= 64 else "usual"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(as_seed(seed))
+        return as_frozen(Encoder(width=0.25, stem=stem), "random")
