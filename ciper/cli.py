@@ -312,173 +312,13 @@ def _kept(run: Path, images) -> dict[str, float]:
     from ciper.evaluation.frozen import load_encoder
 
     model = load_encoder(str(run))
-    chain = "own" if model.augment else "paper"
+    chain = model.augment or "paper"
     few = dict(images=400, views=5, progress=False)
     both = model, untrained(images.images.shape[-1])
     cards = [audit(encoder, images, chain, **few) for encoder in both]
     _say("what is left of the parameters of the views:")
     console.print(Markdown(card_table(cards)))
     return {f"kept_{k}": kept.any for k, kept in cards[0].kept.items()}
-
-# %% ../nbs/cli.ipynb #audit
-_Colors = Annotated[
-    tuple[float, float, float] | None,
-    Option(help="Of each color, if the encoder wants another."),
-]
-
-
-@app.command(
-    epilog="Example: ciper audit timm:resnet18 --data folder:photos "
-    "--out card.png"
-)
-def audit(
-    encoders: Annotated[
-        list[str] | None, Argument(help="Runs, timm:NAME, files, ...")
-    ] = None,
-    data: Annotated[
-        str | None, Option(help="Images, labeled or not, by name.")
-    ] = None,
-    out: Annotated[
-        list[Path] | None,
-        Option(help="Card to write: .png, .svg, .md, .html or .json."),
-    ] = None,
-    augment: Annotated[
-        str, Option(help="What is asked: wide, paper, simclr or own.")
-    ] = "wide",
-    split: Annotated[
-        str, Option(help="Of the data: all, test, or another split.")
-    ] = "all",
-    images: Annotated[int, Option(help="Images drawn; 0 for all.")] = 2000,
-    views: Annotated[int, Option(help="Views of each image.", min=2)] = 10,
-    layers: Annotated[
-        bool, Option("--layers", help="Audit intermediate layers.")
-    ] = False,
-    size: Annotated[int | None, Option(help="Image size in pixels.")] = None,
-    mean: _Colors = None,
-    std: _Colors = None,
-    seed: Annotated[int, Option(min=0)] = 0,
-    check: Annotated[
-        Path | None, Option(help="A card (.json) to check instead.")
-    ] = None,
-    least: Annotated[
-        list[str] | None,
-        Option("--min", help="NAME=SCORE that the card must reach."),
-    ] = None,
-) -> None:
-    """Show what any encoder keeps, and what it has thrown away."""
-    from rich.markdown import Markdown
-
-    from ciper.evaluation.cards import card_table, sentences
-
-    if check:
-        return _check_card(check, least or [])
-    if not encoders or not data:
-        raise ValueError("an audit needs encoders, and --data for them")
-    places = [_card_place(path, len(encoders)) for path in out or []]
-    asked = dict(augment=augment, images=images, views=views, seed=seed)
-    colors = dict(mean=mean, std=std)
-    models = _models(encoders, size, {k: v for k, v in colors.items() if v})
-    cards = _audits(models, _tidy(data), split, layers, asked)
-    for card in cards[: max(1, len(cards) - 2 * (not layers))]:
-        for sentence in sentences(card):
-            _say(sentence)
-    console.print(Markdown(card_table(cards)))
-    for path in places:
-        _write_card(cards, path)
-        _say(f"card in {path}")
-    if failed := _short(cards[0], least or []):
-        raise typer.Exit(failed)
-
-# %% ../nbs/cli.ipynb #audit-parts
-def _models(encoders: list[str], size: int | None, colors: dict) -> list:
-    """The encoders of these names; pixels come with the images."""
-    from ciper.evaluation.frozen import load_encoder
-
-    return [
-        name if name == "pixels" else load_encoder(name, size=size, **colors)
-        for name in encoders
-    ]
-
-
-def _audits(models, data: str, split: str, layers: bool, asked: dict) -> list:
-    """A card of each encoder or layer, and of what they are compared with."""
-    from ciper.data.datasets import load
-    from ciper.evaluation.audit import audit, audit_layers, untrained
-
-    sizes = [getattr(model, "size", None) or 32 for model in models]
-    loaded = {size: load(data, size, split) for size in sizes}
-    if layers:
-        if len(models) > 1:
-            raise ValueError("--layers takes one encoder")
-        return [*audit_layers(models[0], loaded[sizes[0]], **asked).values()]
-    cards = [audit(m, loaded[s], **asked) for m, s in zip(models, sizes)]
-    if asked["augment"] == "own":
-        return cards
-    behind = ["pixels"] * ("pixels" not in models) + [untrained(sizes[0])]
-    return cards + [audit(m, loaded[sizes[0]], **asked) for m in behind]
-
-
-_CARDS = "png", "svg", "pdf", "md", "html", "json"
-
-
-def _card_place(path: Path, encoders: int) -> Path:
-    """Where a card is written, if it can be."""
-    from ciper.data.images import check_choice
-
-    check_choice("kind of card", path.suffix[1:].lower(), _CARDS)
-    if path.suffix.lower() == ".json" and encoders > 1:
-        raise ValueError(f"{path} holds one card: audit one encoder at a time")
-    if path.is_dir() or path.exists() and not os.access(path, os.W_OK):
-        raise PermissionError(f"cannot write to {path}")
-    _check_folders(path.parent)
-    return path
-
-
-def _write_card(cards: list, path: Path) -> None:
-    """A card in the form that the ending of its name says."""
-    from ciper.evaluation.cards import card_html, card_table, draw_card
-    from ciper.files import replace_file
-
-    kind = path.suffix[1:].lower()
-    if kind == "json":
-        cards[0].save(path)
-    elif kind in ("md", "html"):
-        text = card_table(cards) if kind == "md" else card_html(cards)
-        replace_file(path, lambda p: p.write_text(text, encoding="utf-8"))
-    else:
-        figure = draw_card(cards)
-        how = dict(format=kind, dpi=200)
-        replace_file(path, lambda p: figure.savefig(p, **how))
-
-# %% ../nbs/cli.ipynb #audit-check
-def _check_card(path: Path, least: list[str]) -> None:
-    """End with status 1 if a card falls short."""
-    from ciper.evaluation.cards import Audit
-
-    if not least:
-        raise ValueError("--check needs --min NAME=SCORE, once or more")
-    if failed := _short(Audit.load(path), least):
-        raise typer.Exit(failed)
-    _say(f"{path} keeps what it must")
-
-
-def _short(card, least: list[str]) -> int:
-    """1 if a card falls short of a score, and why, in a line each."""
-    from ciper.evaluation.cards import failures
-
-    bounds = {}
-    for text in least:
-        name, _, number = text.partition("=")
-        try:
-            bounds[name] = float(number)
-        except ValueError:
-            raise ValueError(
-                f"--min must be NAME=SCORE, such as hue=0.5, got {text!r}"
-            ) from None
-    found = failures(card, bounds)
-    for line in found:
-        _say(line)
-    return int(bool(found))
 
 # %% ../nbs/cli.ipynb #frozen-options
 _Encoder = Annotated[
@@ -531,6 +371,143 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
     except ValueError:
         wanted = "numbers with commas between"
         raise ValueError(f"{option} must be {wanted}, got {text!r}") from None
+
+# %% ../nbs/cli.ipynb #audit
+@app.command(
+    epilog="Example: ciper audit timm:resnet18 --data folder:photos "
+    "--out card.png"
+)
+def audit(
+    encoders: Annotated[
+        list[str] | None, Argument(help="Runs, timm:NAME, files, ...")
+    ] = None,
+    data: Annotated[
+        str | None, Option(help="Images, labeled or not, by name.")
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        Option(help="Card to write: .png, .svg, .md, .html or .json."),
+    ] = None,
+    augment: Annotated[
+        str, Option(help="What is asked: wide, paper, simclr or own.")
+    ] = "wide",
+    split: _Part = "all",
+    images: Annotated[int, Option(help="Images drawn; 0 for all.")] = 2000,
+    views: Annotated[int, Option(help="Views of each image.", min=2)] = 10,
+    layers: Annotated[
+        bool, Option("--layers", help="Audit intermediate layers.")
+    ] = False,
+    size: _Side = None,
+    mean: _Mean = None,
+    std: _Std = None,
+    trust: _Trust = False,
+    seed: Annotated[int, Option(help="Of all that is drawn.", min=0)] = 0,
+    check: Annotated[
+        Path | None, Option(help="A card (.json) to check instead.")
+    ] = None,
+    least: Annotated[
+        list[str] | None,
+        Option("--min", help="NAME=SCORE that the card must reach."),
+    ] = None,
+) -> None:
+    """Show what any encoder keeps, and what it has thrown away."""
+    from rich.markdown import Markdown
+
+    from ciper.evaluation.cards import card_table, sentences
+
+    if check:
+        return _check_card(check, least or [])
+    if not encoders or not data:
+        raise ValueError("an audit needs encoders, and --data for them")
+    places = [_card_place(path, len(encoders)) for path in out or []]
+    asked = dict(augment=augment, images=images, views=views, seed=seed)
+    how = _tidy(data), split, size, mean, std, trust, seed
+    cards = _audits(encoders, layers, asked, how)
+    for card in cards if layers else cards[: len(encoders)]:
+        for sentence in sentences(card):
+            _say(sentence)
+    console.print(Markdown(card_table(cards)))
+    for path in places:
+        _write_card(cards, path)
+        _say(f"card in {path}")
+    if failed := _short(cards[0], least or []):
+        raise typer.Exit(failed)
+
+# %% ../nbs/cli.ipynb #audit-parts
+def _audits(names, layers: bool, asked: dict, how: tuple) -> list:
+    """A card of each encoder or layer, and of what they are compared with."""
+    from ciper.evaluation.audit import audit, audit_layers, untrained
+
+    if layers and len(names) > 1:
+        raise ValueError("--layers takes one encoder")
+    found = [_load_frozen(name, *how) for name in names]
+    encoder, images = found[0]
+    if layers:
+        return [*audit_layers(encoder, images, **asked).values()]
+    cards = [audit(*pair, **asked) for pair in found]
+    if asked["augment"] == "own":
+        return cards
+    behind = ["pixels"] * ("pixels" not in names)
+    behind.append(untrained(images.images.shape[-1]))
+    return cards + [audit(other, images, **asked) for other in behind]
+
+
+_CARDS = "png", "svg", "pdf", "md", "html", "json"
+
+
+def _card_place(path: Path, encoders: int) -> Path:
+    """Where a card is written, if it can be."""
+    path = _file(path, "card", _CARDS)
+    if path.suffix.lower() == ".json" and encoders > 1:
+        raise ValueError(f"{path} holds one card: audit one encoder at a time")
+    return path
+
+
+def _write_card(cards: list, path: Path) -> None:
+    """A card in the form that the ending of its name says."""
+    from ciper.evaluation.cards import card_html, card_table, draw_card
+    from ciper.files import replace_file
+
+    kind = path.suffix[1:].lower()
+    if kind == "json":
+        cards[0].save(path)
+    elif kind in ("md", "html"):
+        text = card_table(cards) if kind == "md" else card_html(cards)
+        replace_file(path, lambda p: p.write_text(text, encoding="utf-8"))
+    else:
+        figure = draw_card(cards)
+        how = dict(format=kind, dpi=200)
+        replace_file(path, lambda p: figure.savefig(p, **how))
+
+# %% ../nbs/cli.ipynb #audit-check
+def _check_card(path: Path, least: list[str]) -> None:
+    """End with status 1 if a card falls short."""
+    from ciper.evaluation.cards import Audit
+
+    if not least:
+        raise ValueError("--check needs --min NAME=SCORE, once or more")
+    if failed := _short(Audit.load(path), least):
+        raise typer.Exit(failed)
+    _say(f"{path} keeps what it must")
+
+
+def _short(card, least: list[str]) -> int:
+    """1 if a card falls short of a score, and why, in a line each."""
+    from ciper.evaluation.cards import failures
+
+    bounds = {}
+    for text in least:
+        name, _, number = text.partition("=")
+        try:
+            bounds[name] = float(number)
+        except ValueError:
+            raise ValueError(
+                f"--min must be NAME=SCORE, such as hue=0.5, got {text!r}"
+            ) from None
+    found = failures(card, bounds)
+    for line in found:
+        _say(line)
+    return int(bool(found))
 
 # %% ../nbs/cli.ipynb #embed
 @app.command(

@@ -273,7 +273,7 @@ def test_a_kept_card_is_checked_for_a_test_suite(card, least, code, said):
         (["pixels", "x", "--data", "digits", "--out", "a.json"], "one card"),
         (["--check", "missing.json", "--min", "hue=1"], "missing.json"),
         (["--check", "missing.json"], "needs --min"),
-        (["pixels", "x", "--data", "digits", "--layers"], "x"),
+        (["pixels", "x", "--data", "digits", "--layers"], "one encoder"),
     ],
 )
 def test_an_audit_that_cannot_be_is_one_line(tmp_path, arguments, words):

@@ -16,7 +16,7 @@ training.encoders training.losses training.methods.base
 training.methods.simclr training.methods.predictive training.methods.ciper
 training.methods.essl training.methods.registry training.trainer
 evaluation.probes evaluation.changes evaluation.frozen evaluation.readouts
-evaluation.cards evaluation.audit evaluation.explain
+evaluation.cards evaluation.audit evaluation.explain evaluation.exports
 draw
 reproduce.results reproduce.sweep reproduce.plans reproduce.tables
 reproduce.claims reproduce.figures reproduce.demo
