@@ -53,7 +53,7 @@ from ciper.evaluation.readouts import (
     ridge,
     split_images,
 )
-from ..files import provenance, shareable
+from ..files import command_line, provenance, shareable
 from ..training.encoders import Encoder
 
 # %% ../../nbs/evaluation/audit.ipynb #augment
@@ -710,11 +710,12 @@ def _audit(
     }
     useful = _useful(own.anchor, data, parts)
     spent = {
+        "command": command_line(),
         "seconds": time.perf_counter() - seconds["start"],
         "seconds_encoding": seconds["encoding"],
     }
     return Audit(
-        encoder=f"{model.name}:{name}" if name else model.name,
+        encoder=shareable(model.name) + f":{name}" * bool(name),
         data=shareable(data.name),
         kept=kept,
         invariance=invariance,

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import ciper
 from ciper.files import (
+    command_line,
     is_elsewhere,
     provenance,
     read_json,
@@ -160,7 +161,7 @@ def run_result(
         {**metrics, **losses},
         train_seconds=run.seconds,
         images_per_second=mean(speeds) if speeds else 0.0,
-        command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        command=command_line(),
         provenance=provenance() | used,
         knn_curve=[
             [i, epoch["knn_accuracy"]]
