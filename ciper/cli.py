@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'RESULTS', 'RUNS', 'data_app', 'USAGE_ERROR', 'demo', 'train', 'evaluate', 'audit', 'embed_images',
-           'map_images', 'table', 'figure', 'claims', 'list_data', 'get_data', 'check_data', 'main']
+           'map_images', 'table', 'rows', 'figure', 'claims', 'list_data', 'get_data', 'check_data', 'main']
 
 # %% ../nbs/cli.ipynb #imports
 import math
@@ -682,6 +682,57 @@ def table(
         found, ok = _complete(jobs, *how)
         text = paper_table(item, found, scale, names)
     console.print(Markdown(text))
+    if not ok:
+        raise typer.Exit(1)
+
+# %% ../nbs/cli.ipynb #paper-rows
+_SHOWN = (
+    "linear_accuracy",
+    "logistic_accuracy",
+    "session_accuracy",
+    "view_mse_steps",
+    "azimuth_error_deg",
+    "change_error_deg",
+)
+
+
+@app.command(epilog="Example: ciper rows precision --seeds 8")
+def rows(
+    item: Annotated[str, Argument(help="precision or next.")],
+    scale: _Scale = "laptop",
+    seeds: _Seeds = 5,
+    data: _Data = None,
+    engine: _Engine = "local",
+    results: _Results = RESULTS,
+    runs: _Runs = RUNS,
+    precision: _Precision = "auto",
+    minutes: _Minutes = None,
+) -> None:
+    """Train and show rows beside Table 2 that the paper does not have."""
+    from rich.markdown import Markdown
+
+    from ciper.data.images import check_choice
+    from ciper.reproduce.plans import place_of, plan
+    from ciper.reproduce.tables import METRICS, comparison, data_title
+
+    check_choice("rows", item, ("precision", "next"))
+    if item == "precision" and precision == "float32":
+        raise ValueError("one of the rows is in float32: omit --precision")
+    names = tuple(map(_tidy, data or ()))
+    for name in names:
+        place_of("table 2", name)
+    jobs = plan(item, scale, range(seeds), names, precision)
+    found, ok = _complete(jobs, engine, results, runs, _until(minutes))
+    labels = list(dict.fromkeys(job.label for job in jobs))
+    for name in dict.fromkeys(job.experiment for job in jobs):
+        here = [r for r in found if r.experiment == name]
+        columns = {
+            METRICS[metric].title: (name, metric)
+            for metric in _SHOWN
+            if any(metric in r.metrics for r in here)
+        }
+        shown = comparison(here, labels, columns)
+        console.print(Markdown(f"**{data_title(name)}**\n\n{shown}"))
     if not ok:
         raise typer.Exit(1)
 

@@ -67,6 +67,7 @@ def odd_command_lines(count: int, seed: int) -> Iterator[list[str]]:
         lambda: [*TABLE, "--runs", draw.choice(["/dev/null/x", "x" * 300])],
         lambda: [*TABLE, "--data", draw.choice(DATA)],
         lambda: ["table", draw.choice("12"), "--data", _text(draw)],
+        lambda: ["rows", draw.choice(["table 2", "2", _text(draw) + "x"])],
         lambda: ["figure", draw.choice(["0", "4", "5", _text(draw) + "x"])],
         lambda: ["figure", "1", "--data", "digits"],
         lambda: [*FIGURE, "--data", draw.choice(DATA)],

@@ -500,7 +500,8 @@ def _made_by(results: Sequence[Result]) -> list[str]:
 
 def _again(results: Sequence[Result], item: str, scale: str) -> str:
     """The command that makes the results, and what it finds in a clone."""
-    command = f"ciper {item} --seeds {len({r.seed for r in results})}"
+    asked = item if " " in item else f"rows {item}"  # not of the paper
+    command = f"ciper {asked} --seeds {len({r.seed for r in results})}"
     if scale != "laptop":
         command += f" --scale {scale}"
     data = dict.fromkeys(r.settings.get("data", r.data) for r in results)

@@ -27,6 +27,7 @@ from ciper.evaluation.explain import map_2d
 from ciper.reproduce import figures, plans
 from ciper.reproduce.plans import plan
 from ciper.reproduce.results import save_result
+from ciper.reproduce.tables import row_name
 from ciper.training import trainer as train
 
 
@@ -208,6 +209,12 @@ def test_a_failing_training_leaves_the_others_results(tmp_path, monkeypatch):
         (["table", 2, "--minutes", -1], "--minutes"),
         (["table", 3, *DIGITS, "--engine", "rya"], "must be local or ray"),
         (["table"], "NUMBER"),
+        (["rows"], "ITEM"),
+        (["rows", "precison"], "unknown rows 'precison': did you mean 'prec"),
+        (["rows", "table 2"], "unknown rows 'table 2'"),
+        (["rows", "precision", "--data", "digits"], "digits has no such view"),
+        (["rows", "precision", "--precision", "float32"], "omit --precision"),
+        (["rows", "next", "--scale", "smke"], "did you mean 'smoke'"),
     ],
 )
 def test_a_mistake_is_answered_in_one_line_with_code_2(
@@ -255,6 +262,62 @@ def test_folders_of_any_name_are_filed_and_of_one_name_kept_apart(
     assert f"{path} is on folder:my photos@" in line
     assert "give another folder" in line
     assert files(tmp_path) == before
+
+
+# rows
+
+
+def test_one_row_is_trained_in_both_precisions(tmp_path, quick):
+    command = ["rows", "precision", "--scale", "smoke", "--seeds", 1]
+    command += ["--precision", "bfloat16", "--runs", tmp_path / "runs"]
+    command += ["--results", tmp_path / "results"]
+    done = ciper(*command)
+    assert done.code == 0 and "2 finished" in done.out
+    found = [json.loads(x) for x in files(tmp_path / "results").values()]
+    used = {r["method"]: r["provenance"]["precision"] for r in found}
+    assert used == {
+        "ciper-dataset": "bfloat16",
+        "ciper-dataset-precision=float32": "float32",
+    }
+    assert all(" rows precision " in r["command"] for r in found)
+    again = ciper(*command)
+    assert again.code == 0 and "finished" not in again.out
+    assert again.out.strip() in done.out
+    for r in found:
+        shown = f"{100 * r['metrics']['linear_accuracy']:.2f} (1)"
+        assert shown in row(again.out, row_name(r["method"]))
+
+
+def test_neighbors_in_time_are_shown_with_what_their_data_know(
+    tmp_path, no_training
+):
+    jobs = plan("next", "smoke", range(2), ["turntable", "coil100"])
+    for job in jobs:
+        error = {
+            "turntable": "view_mse_steps",
+            "coil100": "change_error_deg",
+        }[job.experiment]
+        value = 20 + 4 * (job.recipe.method == "simclr")
+        made = result(job, **{error: value}, knn_accuracy=0.5)
+        save_result(made, tmp_path)
+    command = ["rows", "next", "--scale", "smoke", "--seeds", 2]
+    command += ["--results", tmp_path, "--data", "turntable"]
+    done = ciper(*command, "--data", "coil100")
+    assert done.code == 0
+    first, second = done.out.split("COIL-100")
+    for text, title in ((first, "view error"), (second, "error of a turn")):
+        assert title in text and "accuracy" not in text
+        assert "24.00 ± 0.00 (2)" in row(text, "SimCLR, next views")
+        assert "20.00 ± 0.00 (2)" in row(text, "CIPER, next views")
+
+
+def test_rows_that_are_not_trained_in_time_are_to_be_done_later(tmp_path):
+    command = ["rows", "next", "--scale", "smoke", "--seeds", 1]
+    command += ["--results", tmp_path / "results", "--runs", tmp_path / "runs"]
+    done = ciper(*command, "--minutes", 0)
+    assert done.code == 1
+    assert "0 finished, 2 to be done later" in done.out
+    assert not files(tmp_path / "results")
 
 
 # figures

@@ -597,6 +597,7 @@ def test_trainings_of_different_code_or_machines_are_said_to_be():
             ["folder:cifar10"],
             "ciper table 3 --seeds 3 --scale paper-100 --data folder:cifar10`",
         ),
+        ("precision", "laptop", [], "ciper rows precision --seeds 3`"),
     ],
 )
 def test_the_command_of_a_setup_makes_these_results(
