@@ -557,6 +557,8 @@ def finished_at(
 ) -> list[Result]:
     """All results of the paper's tables and figures at a scale.
 
+    Those of Table 2 on photographs of objects are among them.
+
     Args:
         scale: as in `ciper.training.trainer.base_scale`.
         results: the folder of result files.
@@ -572,4 +574,5 @@ def finished_at(
             item, scale, seeds, photos if item in on_photos else ()
         )
     ]
+    jobs += plan("table 2", scale, seeds, PHOTOGRAPHS)
     return finished(jobs, results)

@@ -19,6 +19,7 @@ from ciper.reproduce.claims import (
     GROUPS,
     INSIDE,
     OPERATIONS,
+    PHOTOGRAPHED,
     PHOTOS,
     VIEWS,
     Claim,
@@ -31,7 +32,7 @@ from ciper.reproduce.claims import (
     judgments,
     needed,
 )
-from ciper.reproduce.plans import DATA, ROWS, plan
+from ciper.reproduce.plans import DATA, PHOTOGRAPHS, ROWS, place_of, plan
 from ciper.reproduce.tables import COLUMNS, METRICS
 
 SIMCLR = [0.80, 0.82, 0.79, 0.83, 0.81]
@@ -56,9 +57,9 @@ def photos(simclr=SIMCLR, ciper=CIPER, data="digits", scale="laptop"):
     return trainings("table 3", data, "linear_accuracy", values, scale)
 
 
-def views(better, worse):
+def views(better, worse, data="turntable", metric="view_mse_steps", **how):
     values = {"ciper-dataset": better, "simclr-dataset": worse}
-    return trainings("table 2", "turntable", "view_mse_steps", values)
+    return trainings("table 2", data, metric, values, **how)
 
 
 # the test
@@ -285,6 +286,14 @@ def test_a_part_says_where_the_difference_should_lie(line, between):
             "turntable linear_accuracy: ciper-image > random",
             "unknown data 'turntable'",
         ),
+        (
+            "coil10 linear_accuracy: ciper-image > random",
+            "unknown data 'coil10': did you mean 'coil100'",
+        ),
+        (
+            "eth80 linear_accuracy: ciper-datasets > random",
+            "unknown row of eth80 'ciper-datasets': did you mean 'ciper-",
+        ),
         ("tdw accuracy: ciper-image > random", "unknown metric 'accuracy'"),
         *[
             (
@@ -306,9 +315,11 @@ def test_a_claim_names_rows_that_are_trained_and_metrics_that_are_shown(claim):
     assert claim.parts
     for line in claim.parts:
         part = Part.read(line)
-        assert part.data in {"cifar10", "core50", "tdw"}
+        known = part.data in PHOTOGRAPHS
+        assert known or part.data in {"cifar10", "core50", "tdw"}
         assert part.metric in METRICS
-        items = [item for item in ROWS if part.data in DATA[item]]
+        place = place_of("table 2", part.data) if known else part.data
+        items = [item for item in ROWS if place in DATA[item]]
         jobs = [j for i in items for j in plan(i, "paper", [0], [part.data])]
         labels = {job.label for job in jobs}
         assert {part.first, part.second} <= labels
@@ -346,6 +357,13 @@ def test_a_claim_on_photographs_is_on_nothing_else():
     on_photos = {c for c, _, part in PARTS if part.data == "cifar10"}
     assert on_photos == {*PHOTOS, *OPERATIONS}
     assert {p.data for c, _, p in PARTS if c in on_photos} == {"cifar10"}
+
+
+def test_claims_on_photographed_objects_are_late_and_on_nothing_else():
+    """They were written when the first of their results had been seen."""
+    here = {c for c, _, part in PARTS if part.data in PHOTOGRAPHS}
+    assert here == {*PHOTOGRAPHED} and all(c.late for c in here)
+    assert {p.data for c, _, p in PARTS if c in here} == {*PHOTOGRAPHS}
 
 
 def paper_number(part, row):
@@ -545,6 +563,54 @@ def test_a_claim_of_two_data_sets_names_both():
     assert [t.seen.difference.n for t in judged.tests] == [5, 3]
     assert [t.verdict for t in judged.tests] == ["holds", "does not hold"]
     assert judged.verdict == "does not hold"
+
+
+# photographed objects
+
+
+@pytest.mark.parametrize("scale", ["laptop", "paper-100"])
+def test_photographed_objects_stand_for_themselves_at_every_scale(scale):
+    about = dict(data="coil100", metric="change_error_deg", scale=scale)
+    made = views([20.0, 21.0, 20.5], [89.0, 90.0, 89.2], **about)
+    (judged,) = judgments(made, scale)
+    assert judged.claim == PHOTOGRAPHED[0]
+    assert (judged.data, judged.verdict) == (
+        "COIL-100 (64-pixel copy)",
+        "holds",
+    )
+    made = views([20.0, 21.0, 20.5], [89.0, 90.0, 89.2], scale=scale)
+    assert PHOTOGRAPHED[0] not in [j.claim for j in judgments(made, scale)]
+
+
+def test_photographed_objects_with_one_seed_settle_nothing():
+    one = [0.5]
+    rows = "random", "simclr-dataset", "predictive-dataset", "ciper-dataset"
+    made = [
+        r
+        for data, metric in dict.fromkeys(part[:2] for _, _, part in PARTS)
+        if data in PHOTOGRAPHS
+        for r in trainings("table 2", data, metric, dict.fromkeys(rows, one))
+    ]
+    for claim in PHOTOGRAPHED:
+        judged = judged_alone(claim, made)
+        assert judged.verdict == "not settled"
+        assert [t.seen.difference.n for t in judged.tests] == [1]
+
+
+def test_photographed_objects_are_in_the_family_of_all_tests():
+    better, worse = [0.27, 0.28, 0.275], [0.26, 0.262, 0.263]
+    photographed = views(worse, better, data="eth80", metric="mass_inside")
+    alone, together = (
+        judgments(made, "laptop", ["digits"])
+        for made in (photos(), photos() + photographed)
+    )
+    first, saliency = together
+    assert saliency.claim == PHOTOGRAPHED[-1] == CLAIMS[-1]
+    p, more = first.tests[0].seen.p, saliency.tests[0].seen.p
+    assert saliency.tests[0].seen.way == "holds"
+    assert alone[0].tests[0].corrected == p
+    expected = holm([p, more])
+    assert [j.tests[0].corrected for j in together] == expected != [p, more]
 
 
 # many tests
@@ -747,6 +813,7 @@ def test_at_paper_scale_the_papers_own_data_are_judged(scale):
 
 def test_every_claim_has_a_row_once_everything_is_trained():
     jobs = {j for i in ROWS for j in plan(i, "laptop", range(2))}
+    jobs |= {*plan("table 2", "laptop", range(2), PHOTOGRAPHS)}
     numbers = {name: 0.5 for name in METRICS}
     found = rows(claims_table([result(j, **numbers) for j in jobs], "laptop"))
     texts = {row["claim (where)"].rsplit(" (", 1)[0] for row in found} - {""}

@@ -16,7 +16,9 @@ from ciper.reproduce.plans import (
     ALPHAS,
     DATA,
     OPERATIONS,
+    PHOTOGRAPHS,
     ROWS,
+    STAND_IN,
     Job,
     check_place,
     data_name,
@@ -390,12 +392,13 @@ def test_finished_gives_each_result_once_and_only_of_the_jobs(tmp_path):
 def test_all_results_of_a_scale_are_found_on_other_photographs_too(tmp_path):
     jobs = plan("table 2", "laptop", [0, 17]) + plan("figure 4b", seeds=[3])
     jobs += plan("figure 4a", "laptop", [1], ["cifar10"])
+    jobs += plan("table 2", "laptop", [0], PHOTOGRAPHS)
     for job in {*jobs, *plan("table 2", "smoke", [0])}:
         save_result(result(job, accuracy=0.5), tmp_path)
     found = finished_at("laptop", tmp_path, ["cifar10"])
-    assert len(found) == len({*jobs}) == 2 * 13 + 2 + 14 + 5
+    assert len(found) == len({*jobs}) == 2 * 13 + 2 + 14 + 5 + 2 * 8
     usual = finished_at("laptop", tmp_path)
-    assert {r.experiment for r in usual} == {"turntable", "turntable-rooms"}
+    assert {r.experiment for r in usual} == {*STAND_IN.values(), *PHOTOGRAPHS}
 
 
 # working
