@@ -419,7 +419,7 @@ def audit(
         return _check_card(check, least or [])
     if not encoders or not data:
         raise ValueError("an audit needs encoders, and --data for them")
-    places = [_card_place(path, len(encoders)) for path in out or []]
+    places = [_file(path, "card", _CARDS) for path in out or []]
     asked = dict(augment=augment, images=images, views=views, seed=seed)
     how = _tidy(data), split, size, mean, std, trust, seed
     cards = _audits(encoders, layers, asked, how)
@@ -427,57 +427,63 @@ def audit(
         for sentence in sentences(card):
             _say(sentence)
     console.print(Markdown(card_table(cards)))
+    several = layers or len(encoders) > 1
     for path in places:
-        _write_card(cards, path)
-        _say(f"card in {path}")
+        for written in _write_card(cards, several, path):
+            _say(f"card in {written}")
     if failed := _short(cards[0], least or []):
         raise typer.Exit(failed)
 
 # %% ../nbs/cli.ipynb #audit-parts
 def _audits(names, layers: bool, asked: dict, how: tuple) -> list:
     """A card of each encoder or layer, and of what they are compared with."""
-    from ciper.evaluation.audit import audit, audit_layers, untrained
+    from ciper.data.datasets import load
+    from ciper.evaluation.audit import COMPARED, audit, audit_layers
 
     if layers and len(names) > 1:
         raise ValueError("--layers takes one encoder")
-    found = [_load_frozen(name, *how) for name in names]
-    encoder, images = found[0]
+    named = [name for name in names if name not in COMPARED]
+    found = {name: _load_frozen(name, *how) for name in named}
+    data, split, size, *_ = how
+    first = [images for _, images in found.values()]
+    images = first[0] if first else load(data, size or 32, split)
     if layers:
-        return [*audit_layers(encoder, images, **asked).values()]
-    cards = [audit(*pair, **asked) for pair in found]
-    if asked["augment"] == "own":
-        return cards
-    behind = ["pixels"] * ("pixels" not in names)
-    behind.append(untrained(images.images.shape[-1]))
-    return cards + [audit(other, images, **asked) for other in behind]
+        model = found[names[0]][0] if first else names[0]
+        return [*audit_layers(model, images, **asked).values()]
+    others = [] if asked["augment"] == "own" else COMPARED
+    every = dict.fromkeys([*names, *others])
+    pairs = [found.get(name, (name, images)) for name in every]
+    return [audit(*pair, **asked) for pair in pairs]
 
 
 _CARDS = "png", "svg", "pdf", "md", "html", "json"
 
 
-def _card_place(path: Path, encoders: int) -> Path:
-    """Where a card is written, if it can be."""
-    path = _file(path, "card", _CARDS)
-    if path.suffix.lower() == ".json" and encoders > 1:
-        raise ValueError(f"{path} holds one card: audit one encoder at a time")
-    return path
-
-
-def _write_card(cards: list, path: Path) -> None:
-    """A card in the form that the ending of its name says."""
+def _write_card(cards: list, several: bool, path: Path) -> list[Path]:
+    """Cards in the form that the name ends in; of several, a .json each."""
     from ciper.evaluation.cards import card_html, card_table, draw_card
     from ciper.files import replace_file
 
     kind = path.suffix[1:].lower()
     if kind == "json":
-        cards[0].save(path)
-    elif kind in ("md", "html"):
+        shown = cards if several else cards[:1]
+        return [card.save(_card_path(path, card, several)) for card in shown]
+    if kind in ("md", "html"):
         text = card_table(cards) if kind == "md" else card_html(cards)
         replace_file(path, lambda p: p.write_text(text, encoding="utf-8"))
     else:
         figure = draw_card(cards)
         how = dict(format=kind, dpi=200)
         replace_file(path, lambda p: figure.savefig(p, **how))
+    return [path]
+
+
+def _card_path(path: Path, card, several: bool) -> Path:
+    """Where one of several cards is written: its name after the stem."""
+    from ciper.reproduce.plans import data_name
+
+    name = data_name("folder:" + card.encoder.replace(":", "-"))
+    return path.with_stem(f"{path.stem}-{name}") if several else path
 
 # %% ../nbs/cli.ipynb #audit-check
 def _check_card(path: Path, least: list[str]) -> None:

@@ -270,7 +270,6 @@ def test_a_kept_card_is_checked_for_a_test_suite(card, least, code, said):
         (["nothing:at-all", "--data", "digits"], "nothing:at-all"),
         (["pixels", "--data", "digits", "--augment", "wild"], "wild"),
         (["pixels", "--data", "digits", "--out", "card.gif"], "gif"),
-        (["pixels", "x", "--data", "digits", "--out", "a.json"], "one card"),
         (["--check", "missing.json", "--min", "hue=1"], "missing.json"),
         (["--check", "missing.json"], "needs --min"),
         (["pixels", "x", "--data", "digits", "--layers"], "one encoder"),

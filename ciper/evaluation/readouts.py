@@ -7,7 +7,7 @@ __all__ = ['Rows', 'PENALTIES', 'Decoder', 'DRAWS', 'FEWEST', 'Target', 'Parts',
            'network', 'Score', 'score', 'Decoded', 'decode', 'control']
 
 # %% ../../nbs/evaluation/readouts.ipynb #exported-imports
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -111,16 +111,17 @@ def moments(
         sums = tuple(s + part.double() for s, part in zip(sums, parts))
     x, r, xx, xy, rr = (s / len(rows) for s in sums)
     xx, xy = xx - torch.outer(x, x), xy - torch.outer(x, r)
-    scale_x = _scale(xx.diagonal(), x.square())
-    scale_y = _scale(rr - r.square(), r.square())
+    scale_x = _scales(xx.diagonal())
+    scale_y = (rr - r.square()).clamp(min=1e-12).sqrt()
     xx, xy = xx / scale_x[:, None] / scale_x, xy / scale_x[:, None] / scale_y
     return Moments(x + shift, scale_x, r, scale_y, xx, xy)
 
 
-def _scale(variance: Tensor, square: Tensor) -> Tensor:
-    """Standard deviations; 1 where nothing varies but by rounding."""
-    varies = variance > 1e-10 * (square + 1e-10)
-    return variance.where(varies, 1.0).sqrt()
+def _scales(variance: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+    """Standard deviations, none below a tenth of their root mean square."""
+    usual = variance.clamp(min=0).mean().sqrt()
+    least = 0.1 * usual if usual > 0 else torch.ones_like(usual)
+    return variance.clamp(min=0).sqrt().maximum(least)
 
 # %% ../../nbs/evaluation/readouts.ipynb #ridge
 PENALTIES = tuple(10.0**power for power in range(-6, 3))
@@ -133,6 +134,7 @@ def ridge(
     y: Float[Tensor, "n c"],
     choose: Int[Tensor, " b"],
     groups: Sequence[slice],
+    images: int,
 ) -> Decoder:
     """The linear read-out of all columns of y; each group has one penalty.
 
@@ -142,25 +144,34 @@ def ridge(
         y: the columns of all targets.
         choose: the rows by which penalties are chosen.
         groups: the columns of each target.
+        images: how many the rows to choose by are of.
     """
     L, V = torch.linalg.eigh(m.xx)
     inverse = 1 / (L.clamp(min=0) + torch.tensor(PENALTIES)[:, None])
     W = V @ (inverse[..., None] * (V.T @ m.xy))  # (penalties, d, c)
     W = W / m.scale_x[:, None] * m.scale_y
-    error = torch.zeros(W.shape[0], W.shape[2], dtype=W.dtype)
+    errors: list[list[Tensor]] = [[] for _ in groups]
     for block in choose.split(_BLOCK):
         x, r = inputs(block).double() - m.mean_x, y[block].double() - m.mean_y
-        error += (r - x @ W).square().sum(1)
-    best = [error[:, group].sum(1).argmin().item() for group in groups]
+        left = (r - x @ W).square()
+        for own, group in zip(errors, groups):
+            own.append(left[:, :, group].sum(2))
+    best = [_strongest(torch.cat(own, 1), images) for own in errors]
     W = torch.cat([W[b, :, g] for b, g in zip(best, groups)], 1).float()
     bias = m.mean_y.float() - m.mean_x.float() @ W
     return lambda rows: inputs(rows) @ W + bias
+
+
+def _strongest(error: Float[Tensor, "p b"], images: int) -> int:
+    """The last penalty that is not surely worse than the best."""
+    more = error - error[error.sum(1).argmin()]
+    fine = more.mean(1) <= more.std(1) / images**0.5
+    return int(fine.nonzero()[-1])
 
 # %% ../../nbs/evaluation/readouts.ipynb #network
 _HIDDEN, _EPOCHS, _PATIENCE, _BATCH = 256, 25, 3, 512
 
 
-@torch.enable_grad()
 def network(
     inputs: Rows,
     m: Moments,
@@ -168,6 +179,7 @@ def network(
     line: Decoder,
     rows: Parts,
     groups: Sequence[slice],
+    images: int,
     seed: int,
 ) -> tuple[Float[Tensor, "b c"], Float[Tensor, "s c"]]:
     """What one hidden layer reads, of the rows that choose and the scored.
@@ -176,27 +188,14 @@ def network(
         inputs, m, y, groups: as in `ridge`.
         line: what `ridge` gives, and what the network adds to.
         rows: those to fit to, to choose the epoch by, and to read.
+        images: how many the rows to choose by are of.
         seed: of the weights and the order of rows.
     """
-    scale, generator = m.scale_y.float(), as_generator(as_seed(seed))
-    mean, deviation = m.mean_x.float(), m.scale_x.float()
-    left = {k: _left(y, line, part, scale) for k, part in enumerate(rows)}
-    net = _network(len(mean), y.shape[1], generator)
-    optimizer = torch.optim.Adam(net.parameters(), 2e-3, weight_decay=1e-5)
-
-    def read(rows: Tensor) -> Tensor:
-        return net((inputs(rows) - mean) / deviation)
-
+    scale = m.scale_y.float()
+    left = [(y[i] - _read(line, i)) / scale for i in rows]
     best = _errors(left[1], groups)
-    kept, waited = [torch.zeros_like(left[k]) for k in (1, 2)], 0
-    for _ in range(_EPOCHS):
-        order = torch.randperm(len(rows.fit), generator=generator)
-        for batch in order.split(_BATCH):
-            optimizer.zero_grad()
-            gap = left[0][batch] - read(rows.fit[batch])
-            gap.square().mean().backward()
-            optimizer.step()
-        now = [_read(read, part) for part in rows[1:]]
+    kept, waited = [torch.zeros_like(part) for part in left[1:]], 0
+    for now in _epochs(inputs, m, left[0], rows, seed):
         errors, waited = _errors(left[1] - now[0], groups), waited + 1
         for k, group in enumerate(groups):
             if errors[k] < best[k]:
@@ -205,8 +204,12 @@ def network(
                     whole[:, group] = part[:, group]
         if waited == _PATIENCE:
             break
-    read_out = [_read(line, part) for part in rows[1:]]
-    return tuple(a + b * scale for a, b in zip(read_out, kept))
+    for group in groups:
+        if not _surely(left[1][:, group], kept[0][:, group], images):
+            for whole in kept:
+                whole[:, group] = 0
+    read = [_read(line, part) for part in rows[1:]]
+    return tuple(a + b * scale for a, b in zip(read, kept))
 
 # %% ../../nbs/evaluation/readouts.ipynb #network-helpers
 @torch.no_grad()
@@ -214,15 +217,43 @@ def _read(decoder: Decoder, rows: Tensor) -> Tensor:
     return torch.cat([decoder(block) for block in rows.split(_BLOCK)])
 
 
-def _left(y: Tensor, line: Decoder, rows: Tensor, scale: Tensor) -> Tensor:
-    """What a line leaves of some rows, in standard deviations."""
-    return (y[rows] - _read(line, rows)) / scale
+@torch.enable_grad()
+def _epochs(
+    inputs: Rows,
+    m: Moments,
+    left: Float[Tensor, "a c"],
+    rows: Parts,
+    seed: int,
+) -> Iterator[list[Tensor]]:
+    """What a network reads of the other parts, after each epoch of fitting."""
+    mean, deviation = m.mean_x.float(), m.scale_x.float()
+    generator = as_generator(as_seed(seed))
+    net = _network(len(mean), left.shape[1], generator)
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3, weight_decay=1e-5)
+
+    def read(rows: Tensor) -> Tensor:
+        return net((inputs(rows) - mean) / deviation)
+
+    for _ in range(_EPOCHS):
+        order = torch.randperm(len(left), generator=generator)
+        for batch in order.split(_BATCH):
+            optimizer.zero_grad()
+            gap = left[batch] - read(rows.fit[batch])
+            gap.square().mean().backward()
+            optimizer.step()
+        yield [_read(read, part) for part in rows[1:]]
 
 
 def _errors(left: Tensor, groups: Sequence[slice]) -> list[float]:
     """The squared error of each target."""
     error = left.square().sum(0)
     return [error[group].sum().item() for group in groups]
+
+
+def _surely(left: Tensor, read: Tensor, images: int) -> bool:
+    """Is less left by more than a standard error over images?"""
+    gain = (left.square() - (left - read).square()).sum(1)
+    return bool(gain.mean() > gain.std() / images**0.5)
 
 
 def _network(d: int, c: int, generator: torch.Generator) -> nn.Sequential:
@@ -342,9 +373,10 @@ def decode(
     each = len(targets[0].values) // image_count
     rows, y, groups = parts.rows(each), *_columns(targets)
     m = moments(inputs, y, rows.fit)
-    line = ridge(inputs, m, y, rows.choose, groups)
+    images = len(parts.choose)
+    line = ridge(inputs, m, y, rows.choose, groups, images)
     lines = [_read(line, part) for part in rows[1:]]
-    nets = network(inputs, m, y, line, rows, groups, seed)
+    nets = network(inputs, m, y, line, rows, groups, images, seed)
     found, chosen, image = {}, y[rows.choose], rows.score // each
     for target, group in zip(targets, groups):
         scores = []
