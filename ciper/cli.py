@@ -572,14 +572,16 @@ def map_images(
     seed: Annotated[int, Option(help="Of all that is drawn at random.")] = 0,
 ) -> None:
     """Draw images as points, near where their vectors are alike."""
+    import torch
+
     from ciper.evaluation.explain import map_2d
     from ciper.evaluation.exports import (
         check_installed,
+        embed_rows,
         map_figure,
         map_page,
     )
-    from ciper.evaluation.probes import embed
-    from ciper.files import replace_file
+    from ciper.files import replace_file, shareable
 
     kinds = (*_PICTURES, "html")
     data, path = _tidy(data), _file(out, "map", kinds)
@@ -590,8 +592,9 @@ def map_images(
     if len(images) > most:
         _say(f"{most} of them, drawn at random, are on the map")
         images = images.sample(most, seed)
-    place = map_2d(embed(frozen, images.images, batch_size), method, seed)
-    title = f"{encoder}, {data}"
+    h = [h for _, h in embed_rows(frozen, images, batch_size)]
+    place = map_2d(torch.cat(h), method, seed)
+    title = f"{shareable(encoder)}, {shareable(data)}"
     if page:
         text = map_page(place, images, title).encode()
         replace_file(path, lambda part: part.write_bytes(text))

@@ -56,7 +56,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     }
 
 
-OPTIONAL = ("hub",)  # extras that are imported by name, where they are used
+OPTIONAL = (  # extras that are imported by name, where they are used
+    *("hub", "encoders", "transformers", "onnx", "parquet", "maps"),
+)
 
 
 def declared(wheel, *extras):

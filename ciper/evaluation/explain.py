@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -371,8 +370,10 @@ def map_2d(
     _check_rows(h, 36 if method == "pacmap" else 2)
     x = h.detach().cpu().double().numpy()
     if method == "pacmap":
+        from pacmap import PaCMAP
+
         logging.getLogger("pacmap").setLevel(logging.ERROR)
-        place = import_module("pacmap").PaCMAP(random_state=seed)
+        place = PaCMAP(random_state=seed)
     else:
         place = PCA(2, svd_solver="full")
     return Map2D(torch.from_numpy(place.fit_transform(x)).float(), method)
@@ -381,7 +382,8 @@ def map_2d(
 def _check_rows(h: Tensor, rows: int) -> None:
     if h.ndim != 2 or len(h) < rows or h.shape[1] < 2:
         wanted = f"(n, d) with n >= {rows} and d >= 2"
-        raise ValueError(f"h must be {wanted}, got {tuple(h.shape)}")
+        fewer = "; the method pca takes 2" if rows > 2 else ""
+        raise ValueError(f"h must be {wanted}, got {tuple(h.shape)}{fewer}")
     if not h.isfinite().all():
         raise ValueError("h must be finite, got NaN or infinity in it")
     if (h == h[0]).all():

@@ -674,3 +674,17 @@ def test_partners_in_tdw_have_the_change_of_pose_as_target(tdw_made):
     change = source._change(torch.tensor([3]), torch.tensor([12 + 4]))
     expected = torch.tensor([[-270.0, 10.0, 0.1]])  # 270 to 0, not wrapped
     torch.testing.assert_close(change, expected, atol=1e-6, rtol=0)
+
+
+def test_every_image_of_a_folder_knows_its_file(tmp_path):
+    for i in range(6):
+        picture(tmp_path / f"{'xy'[i % 2]}/{i}.png", i)
+    (tmp_path / "x/3bad.png").write_text("no image")
+    with pytest.warns(UserWarning, match="1 unreadable"):
+        whole = module.read_folder(tmp_path, 8, "all", progress=False)
+    names = ("x/0.png", "x/2.png", "x/4.png", "y/1.png", "y/3.png", "y/5.png")
+    assert whole.files == names
+    with pytest.warns(UserWarning, match="1 unreadable"):
+        part = module.read_folder(tmp_path, 8, "train", progress=False)
+    for image, name in zip(part.images, part.files):
+        assert (image == whole.images[names.index(name)]).all()

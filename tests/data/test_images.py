@@ -372,3 +372,15 @@ def test_a_check_of_labels_knows_how_many_there_must_be():
         ValueError, match=r"y must have shape \(3,\), got \(2,\)"
     ):
         check_labels([1, 0], 2, 3, name="y")
+
+
+def test_files_go_with_their_images_into_every_part():
+    data = replace(toy(), files=("a", "b", "c", "d", "e"))
+    mask = torch.tensor([True, False, False, True, True])
+    assert data[mask].files == ("a", "d", "e")
+    assert data[1:3].files == ("b", "c") and data[[-1, 0]].files == ("e", "a")
+    for part in (data.sample(3, 1), *split(data, 0.4)):
+        rows = part.images[:, 0, 0, 0].tolist()
+        assert part.files == tuple("abcde"[i] for i in rows)
+    with pytest.raises(ValueError, match="5 images need as many labels"):
+        replace(data, files=("a",))
