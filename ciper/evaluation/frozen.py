@@ -84,15 +84,8 @@ class Frozen(nn.Module):
     @property
     def about(self) -> dict[str, Any]:
         """Plain facts: source, normalization, weights, versions, and so on."""
-        known = (
-            {}
-            if self.mean is None
-            else {
-                "mean": [round(v, 6) for v in self.mean.flatten().tolist()],
-                "std": [round(v, 6) for v in self.std.flatten().tolist()],
-            }
-        )
-        own = {"normalization": known or None, "pooling": self.pooling}
+        known = None if self.mean is None else _rounded(self)
+        own = {"normalization": known, "pooling": self.pooling}
         count = sum(w.numel() for w in self.network.parameters()) or None
         own |= {"size": self.size, "weights": count}
         versions = {"torch": torch.__version__}
@@ -138,6 +131,15 @@ class Frozen(nn.Module):
 # %% ../../nbs/evaluation/frozen.ipynb #frozen-parts
 def _type(network: object) -> str:
     return getattr(network, "__name__", type(network).__name__)
+
+
+def _rounded(module: nn.Module) -> dict[str, list[float]]:
+    """The mean and the std that a module keeps."""
+    both = {"mean": module.mean, "std": module.std}
+    return {
+        name: [round(v, 6) for v in values.flatten().tolist()]
+        for name, values in both.items()
+    }
 
 
 def _colors(name: str, values: Sequence[float] | None) -> Tensor:
@@ -221,10 +223,10 @@ class _Function(nn.Module):
 
 def _own_facts(encoder: Encoder) -> dict[str, Any]:
     """What our encoders do inside."""
-    names = ("mean", "std")
-    inside = {k: getattr(encoder, k).flatten().tolist() for k in names}
-    inside = {k: [round(v, 6) for v in inside[k]] for k in names}
-    return {"normalization": inside, "coordinates": encoder.coordinates}
+    return {
+        "normalization": _rounded(encoder),
+        "coordinates": encoder.coordinates,
+    }
 
 # %% ../../nbs/evaluation/frozen.ipynb #check-encoder
 def check_encoder(encoder: Frozen, images: Num[Tensor, "n c h w"]) -> None:
@@ -233,7 +235,7 @@ def check_encoder(encoder: Frozen, images: Num[Tensor, "n c h w"]) -> None:
     Args:
         encoder: what `load_encoder` or `as_frozen` gives.
         images: uint8, or floats in [0, 1]; at most 8 of them are used, and
-            at least 2 are needed.
+            of a single one its mirror image too.
 
     Raises:
         ValueError: images of a size that it cannot take; an output that is
@@ -242,8 +244,7 @@ def check_encoder(encoder: Frozen, images: Num[Tensor, "n c h w"]) -> None:
     """
     check_images(images, ranks=(4,))
     x, name = images[:8], encoder.name
-    if len(x) < 2:
-        raise ValueError(f"checking {name} needs 2 images, got {len(x)}")
+    x = torch.cat([x, x.flip(-1)]) if len(x) == 1 else x
     h = _tried(encoder, x)
     if not h.isfinite().all():
         raise ValueError(
