@@ -30,13 +30,9 @@ __getattr__, __dir__, __all__ = _lazy.attach(
         "training.methods.registry": ["METHODS"],
         "training.trainer": ["Recipe", "Run", "export_run", "fit", "load_run", "recipe_at"],
         "evaluation.probes": ["embed", "evaluate", "evaluate_view", "fit_linear", "knn_accuracy"],
-<<<<<<< HEAD
-        "evaluation.frozen": ["load_encoder"],
+        "evaluation.frozen": ["as_frozen", "load_encoder"],
         "evaluation.cards": ["Audit", "draw_card"],
         "evaluation.audit": ["audit", "audit_layers"],
-=======
-        "evaluation.frozen": ["as_frozen", "load_encoder"],
->>>>>>> c8feea8 (Test tables, maps and the two commands; extras for encoders, files and pages)
         "evaluation.explain": ["full_gradient", "map_2d", "neighbor_share", "saliency"],
         "reproduce.results": ["Result", "load_results", "results_table", "save_result"],
         "reproduce.demo": ["run_demo"],

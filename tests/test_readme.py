@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ciper.evaluation.cards import Audit
 from ciper.reproduce.demo import METRICS
 from ciper.reproduce.results import load_results, results_table
 
@@ -22,7 +23,7 @@ def test_the_example_runs_on_a_folder_of_images(tmp_path, monkeypatch):
             path = tmp_path / "photos" / name / f"{i}.jpg"
             Image.fromarray(pixels).save(path)
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    card, code = re.findall(r"```python\n(.*?)```", README, re.S)
     code, count = re.subn(r"epochs=\d+", "epochs=1", code)
     assert count == 1
     names = {}
@@ -30,6 +31,10 @@ def test_the_example_runs_on_a_folder_of_images(tmp_path, monkeypatch):
     assert names["h"].shape == (72, names["run"].encoder.features)
     assert names["params"]["crop"].shape == (8, 4)
     assert (tmp_path / "runs/photos/encoder.safetensors").exists()
+    card, count = re.subn("timm:resnet18", "pixels", card)
+    assert count == 1
+    exec(card, names)
+    assert Audit.load("card.json") == names["card"]
 
 
 def test_the_table_is_computed_from_the_result_files():
