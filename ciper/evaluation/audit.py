@@ -210,9 +210,11 @@ def _keeps(
     if not targets:
         return {}
     shown = list(sources)[-1]
-    read = {k: decode(x, targets, parts, seed) for k, x in sources.items()}
     others = control(targets, sum(map(len, parts)), seed)
-    floor = decode(sources[shown], others, parts, seed)
+    read = {
+        name: decode(x, targets, parts, seed, others * (name == shown))
+        for name, x in sources.items()
+    }
     kept = {}
     for target in targets:
         name = target.name
@@ -223,7 +225,7 @@ def _keeps(
             any=any_.value,
             interval=any_.interval,
             linear_interval=linear.interval,
-            floor=floor[name].any.value,
+            floor=read[shown][f"{name}, shuffled"].any.value,
             ceiling=(ceilings or {}).get(name, 1.0),
             of=of,
             unit=target.unit,
@@ -298,7 +300,12 @@ def ceilings(
 _PAIRS, _OBJECTS = 10_000, 8
 
 
-def _turn(h: Float[Tensor, "n d"], data: ImageData, seed: int) -> dict:
+def _turn(
+    h: Float[Tensor, "n d"],
+    c: Float[Tensor, "n c"],
+    data: ImageData,
+    seed: int,
+) -> dict[str, Kept]:
     """The turn between two views of objects that no read-out has seen."""
     name, objects = turning(data), data.factors.get("object")
     if not name or objects is None:
@@ -314,13 +321,12 @@ def _turn(h: Float[Tensor, "n d"], data: ImageData, seed: int) -> dict:
     second = Companions(values).draw(first, generator)
     angle = data.factors[name].values.cpu()
     turn = (angle[second] - angle[first]) % 360
-    c = _components(h)[:, :16]
 
     def both(rows: Tensor) -> Tensor:
         return torch.cat([h[first[rows]], h[second[rows]]], 1)
 
     def products(rows: Tensor) -> Tensor:
-        a, b = c[first[rows]], c[second[rows]]
+        a, b = c[first[rows], :16], c[second[rows], :16]
         return (a[:, :, None] * b[:, None]).flatten(1)
 
     target = Target("unseen_turn", "circular", turn, "degrees")
@@ -428,13 +434,13 @@ def _components(anchor: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
 
 def _foresee(
     anchor: Float[Tensor, "n d"],
+    c: Float[Tensor, "n c"],
     views: Float[Tensor, "m d"],
     own: Int[Tensor, " m"],
     r: Float[Tensor, "m k"],
     rows: Parts,
 ) -> Float[Tensor, "s d"]:
     """Representations of the scored views, by the best linear map."""
-    c = _components(anchor)
     spread = r[rows.fit].std(0)
     r = (r - r[rows.fit].mean(0)) / spread.where(spread > 1e-6, 1.0)
 
@@ -488,14 +494,14 @@ def _ranks(
 
 # %% ../../nbs/evaluation/audit.ipynb #equivariant
 def _equivariance(
-    found: Views, params: Params, parts: Parts
+    found: Views, c: Tensor, params: Params, parts: Parts
 ) -> dict[str, float]:
     """Of views with all operations."""
     anchor, views = found
     v = len(views) // len(anchor)
     rows, own = parts.rows(v), torch.arange(len(views)) // v
     r = params.vector()
-    foreseen = _foresee(anchor, views, own, r, rows)
+    foreseen = _foresee(anchor, c, views, own, r, rows)
     mean, i = anchor.mean(0), rows.score
     errors = _errors(foreseen, views[i], anchor[own[i]], mean)
     spread = r.std(0)
@@ -506,7 +512,7 @@ def _equivariance(
 
 
 def _of_operation(
-    name: str, anchor: Tensor, alone: Alone, parts: Parts
+    name: str, anchor: Tensor, c: Tensor, alone: Alone, parts: Parts
 ) -> tuple[dict, dict]:
     """Invariance and equivariance to one operation."""
     index, views = torch.cat(parts), alone.full[name]
@@ -516,7 +522,7 @@ def _of_operation(
     points = [_closeness(weak[name], anchor, scored) for weak in alone.weak]
     points.append(_closeness(views[rows.score], anchor, scored))
     r = alone.params.vector()
-    foreseen = _foresee(anchor, views, index, r, rows)
+    foreseen = _foresee(anchor, c, views, index, r, rows)
     errors = _errors(foreseen, views[rows.score], anchor[scored], mean)
     return _curve(points), errors
 
@@ -694,17 +700,18 @@ def _audit(
     model, data, chain, views, seed = prepared
     _check_finite(model, own)
     asked, constant = _view_targets(params)
+    c = _components(own.anchor)
     causes, left_out = _image_targets(data)
     image = {"image": lambda rows: own.anchor[rows]}
     kept = _keeps(_sources(own), asked, parts, seed, "augmentation", top)
     kept |= _keeps(image, causes, parts, seed, "data")
-    kept |= _turn(own.anchor, data, seed)
+    kept |= _turn(own.anchor, c, data, seed)
     rows = parts.rows(views).score
     points = [_closeness(own.views[rows], own.anchor, rows // views)]
     invariance = {"all": _curve(points)}
-    equivariance = {"all": _equivariance(own, params, parts)}
+    equivariance = {"all": _equivariance(own, c, params, parts)}
     for operation, found in alone.items():
-        curve, errors = _of_operation(name, own.anchor, found, few)
+        curve, errors = _of_operation(name, own.anchor, c, found, few)
         invariance[operation], equivariance[operation] = curve, errors
     protocol = {
         "augment": chain.describe().rows,

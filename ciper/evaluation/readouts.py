@@ -8,7 +8,7 @@ __all__ = ['Rows', 'PENALTIES', 'Decoder', 'DRAWS', 'FEWEST', 'Target', 'Parts',
 
 # %% ../../nbs/evaluation/readouts.ipynb #exported-imports
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -355,7 +355,11 @@ class Decoded(NamedTuple):
 
 
 def decode(
-    inputs: Rows, targets: Sequence[Target], parts: Parts, seed: int = 0
+    inputs: Rows,
+    targets: Sequence[Target],
+    parts: Parts,
+    seed: int = 0,
+    controls: Sequence[Target] = (),
 ) -> dict[str, Decoded]:
     """Read all targets from a representation; a name -> what was found.
 
@@ -364,21 +368,29 @@ def decode(
         targets: with a value for each row, of which each image has as many.
         parts: of the images.
         seed: of the network and the bootstrap.
+        controls: what `control` gives; they have a network of their own.
 
     Raises:
         ValueError: no target; one that is not finite or does not vary.
     """
-    _check(targets)
-    image_count = sum(map(len, parts))
-    each = len(targets[0].values) // image_count
-    rows, y, groups = parts.rows(each), *_columns(targets)
-    m = moments(inputs, y, rows.fit)
-    images = len(parts.choose)
+    every = [*targets, *controls]
+    _check(every)
+    each = len(every[0].values) // sum(map(len, parts))
+    rows, y, groups = parts.rows(each), *_columns(every)
+    m, images = moments(inputs, y, rows.fit), len(parts.choose)
     line = ridge(inputs, m, y, rows.choose, groups, images)
     lines = [_read(line, part) for part in rows[1:]]
-    nets = network(inputs, m, y, line, rows, groups, images, seed)
+    nets, start = [], 0
+    for asked in filter(None, (targets, controls)):
+        own, places = _columns(asked)
+        at = slice(start, start := start + own.shape[1])
+        mine = m._replace(mean_y=m.mean_y[at], scale_y=m.scale_y[at])
+        first = _part(line, at)
+        how = rows, places, images, seed
+        nets.append(network(inputs, mine, own, first, *how))
+    nets = [torch.cat(parts, 1) for parts in zip(*nets)]
     found, chosen, image = {}, y[rows.choose], rows.score // each
-    for target, group in zip(targets, groups):
+    for target, group in zip(every, groups):
         scores = []
         for choosing, scored in (lines, nets):
             read = scored[:, group]
@@ -389,6 +401,10 @@ def decode(
         details = _details(target, rows.score, read)
         found[target.name] = Decoded(*scores, details)
     return found
+
+
+def _part(decoder: Decoder, columns: slice) -> Decoder:
+    return lambda rows: decoder(rows)[:, columns]
 
 # %% ../../nbs/evaluation/readouts.ipynb #decode-helpers
 def _check(targets: Sequence[Target]) -> None:
@@ -446,7 +462,7 @@ def _details(target: Target, rows: Tensor, read: Tensor) -> dict:
 def control(
     targets: Sequence[Target], images: int, seed: int = 0
 ) -> list[Target]:
-    """The same targets, but of other images: each image gets another's rows.
+    """The same targets, "shuffled": each image gets another's values.
 
     Args:
         targets: with a value for each row, of which each image has as many.
@@ -458,6 +474,6 @@ def control(
     shuffled = []
     for target in targets:
         values = target.values.view(images, -1)[order].flatten()
-        about = target.name, target.kind, values, target.unit
-        shuffled.append(Target(*about))
+        name = f"{target.name}, shuffled"
+        shuffled.append(replace(target, name=name, values=values))
     return shuffled

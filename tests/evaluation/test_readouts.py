@@ -195,7 +195,7 @@ def test_few_images_have_no_interval(g):
 def test_shuffled_targets_give_the_floor(g):
     h = torch.randn(4000, 100, generator=g)
     others = control([number(h[:, 0])], 1000)
-    found = decode(rows_of(h), others, split_images(1000))["r"]
+    found = decode(rows_of(h), others, split_images(1000))["r, shuffled"]
     assert abs(found.linear.value) < 0.03 and abs(found.any.value) < 0.03
 
 
@@ -205,6 +205,15 @@ def test_a_control_moves_whole_images(g):
     blocks = {tuple(block) for block in values.view(10, EACH).tolist()}
     assert {tuple(block) for block in moved.tolist()} == blocks
     assert not torch.equal(moved.flatten(), values)
+
+
+def test_controls_leave_the_scores_of_targets_as_they_are(g):
+    h = torch.randn(800, 6, generator=g)
+    asked, parts = [number(h[:, 0] * h[:, 1])], split_images(200)
+    alone = decode(rows_of(h), asked, parts)
+    both = decode(rows_of(h), asked, parts, 0, control(asked, 200))
+    assert both["r"].any.value == pytest.approx(alone["r"].any.value, abs=0.01)
+    assert both.keys() == {"r", "r, shuffled"}
 
 
 # the same twice, and refusals
