@@ -382,7 +382,7 @@ def _strengths(operation: Operation) -> tuple[float, ...]:
 
 
 class Alone(NamedTuple):
-    """Views by one operation: of scored images at each strength, and others."""
+    """Views by one operation, at full strength and below."""
 
     params: Params  # of all the images, at full strength
     full: dict[str, Tensor]  # name -> (images, d), at full strength

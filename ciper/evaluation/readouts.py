@@ -144,7 +144,7 @@ def ridge(
         y: the columns of all targets.
         choose: the rows by which penalties are chosen.
         groups: the columns of each target.
-        images: how many the rows to choose by are of.
+        images: how many the rows to choose by are of, each one's in a row.
     """
     L, V = torch.linalg.eigh(m.xx)
     inverse = 1 / (L.clamp(min=0) + torch.tensor(PENALTIES)[:, None])
@@ -165,6 +165,7 @@ def ridge(
 def _strongest(error: Float[Tensor, "p b"], images: int) -> int:
     """The last penalty that is not surely worse than the best."""
     more = error - error[error.sum(1).argmin()]
+    more = more.view(len(error), images, -1).mean(2)
     fine = more.mean(1) <= more.std(1) / images**0.5
     return int(fine.nonzero()[-1])
 
@@ -253,6 +254,7 @@ def _errors(left: Tensor, groups: Sequence[slice]) -> list[float]:
 def _surely(left: Tensor, read: Tensor, images: int) -> bool:
     """Is less left by more than a standard error over images?"""
     gain = (left.square() - (left - read).square()).sum(1)
+    gain = gain.view(images, -1).mean(1)
     return bool(gain.mean() > gain.std() / images**0.5)
 
 

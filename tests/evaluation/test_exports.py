@@ -207,7 +207,8 @@ def test_a_picture_has_each_point_in_the_color_of_its_class(place, data):
     shown = [t.get_text().strip() for t in figure.legends[0].get_texts()]
     known = [data.classes[k] for k in data.labels.unique().tolist()]
     assert [name.replace(r"\$", "$") for name in shown] == known
-    figure.canvas.draw()  # names are text, not formulas
+    assert r"\$a\$" in shown  # which is no formula
+    figure.canvas.draw()
     plt.close(figure)
 
 
