@@ -13,7 +13,6 @@ import math
 import os
 import re
 import shlex
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
