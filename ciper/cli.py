@@ -313,7 +313,8 @@ def _kept(run: Path, images) -> dict[str, float]:
 
     model = load_encoder(str(run))
     chain = model.augment or "paper"
-    few = dict(images=400, views=5, progress=False)
+    few = dict(images=400, progress=False)
+    few["views"] = max(5, 2000 // len(images))
     both = model, untrained(images.images.shape[-1])
     cards = [audit(encoder, images, chain, **few) for encoder in both]
     _say("what is left of the parameters of the views:")

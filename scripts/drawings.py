@@ -1,7 +1,8 @@
-"""Draw the book's logo, favicon and welcome picture into nbs/_static.
+"""Draw the book's logo, favicon and pictures of results into nbs/_static.
 
-    python scripts/drawings.py            # all three
+    python scripts/drawings.py            # all four
     python scripts/drawings.py welcome    # after new results in results/demo
+    python scripts/drawings.py card       # after new cards in results/audits
 
 The logo has one idea: an image (upright), a view of it (turned), and a compass
 needle that has kept by how much it was turned.
@@ -23,6 +24,7 @@ from matplotlib.transforms import Affine2D
 
 from ciper.data.turntable import render
 from ciper.draw import COLORS, NAMES
+from ciper.evaluation.cards import Audit, draw_card
 from ciper.reproduce.results import in_clone, load_results
 
 STATIC = Path(__file__).parents[1] / "nbs/_static"
@@ -123,7 +125,21 @@ def show_views(axes: list[Axes]) -> None:
         ax.set_axis_off()
 
 
-DRAWINGS = {"logo": logo, "favicon": favicon, "welcome": welcome}
+def card() -> None:
+    """What SimCLR and CIPER keep of digits, for the README."""
+    names = "simclr", "ciper", "pixels", "random"
+    folder = in_clone("results") / "audits"
+    audits = [Audit.load(folder / f"digits-{name}.json") for name in names]
+    (ax,) = draw_card(audits).axes
+    save(ax, "card.png", dpi=110, facecolor="white")
+
+
+DRAWINGS = {
+    "logo": logo,
+    "favicon": favicon,
+    "welcome": welcome,
+    "card": card,
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or DRAWINGS:
