@@ -130,7 +130,7 @@ def card() -> None:
     names = "simclr", "ciper", "pixels", "random"
     folder = in_clone("results") / "audits"
     audits = [Audit.load(folder / f"digits-{name}.json") for name in names]
-    (ax,) = draw_card(audits).axes
+    (ax,) = draw_card(audits, [COLORS[name] for name in names[:2]]).axes
     save(ax, "card.png", dpi=110, facecolor="white")
 
 

@@ -714,14 +714,14 @@ def _audit(
         curve, errors = _of_operation(name, own.anchor, c, found, few)
         invariance[operation], equivariance[operation] = curve, errors
     protocol = {
-        "augment": chain.describe().rows,
+        "augment": [[*row] for row in chain.describe().rows],
         "images": len(data),
         "size": data.images.shape[-1],
         "scored": len(parts.score),
         "views": views,
         "seed": seed,
         "width": own.anchor.shape[1],
-        "strengths": {o.name: _strengths(o) for o in chain.operations},
+        "strengths": {o.name: [*_strengths(o)] for o in chain.operations},
         "left_out": constant + left_out,
         "encoder": model.about | {"layer": name} if name else model.about,
     }

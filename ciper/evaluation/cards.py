@@ -268,7 +268,9 @@ BACKGROUND = {"pixels": ("raw pixels", "s"), "random": ("untrained", "o")}
 _COLORS = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 
 
-def draw_card(audits: Sequence[Audit]) -> Figure:
+def draw_card(
+    audits: Sequence[Audit], colors: Sequence[str] = _COLORS
+) -> Figure:
     """One picture of up to four encoders, and what they are compared with.
 
     Args:
@@ -282,8 +284,9 @@ def draw_card(audits: Sequence[Audit]) -> Figure:
     behind = {a.encoder: a for a in audits if _background(a.encoder)}
     shown = [a for a in audits if not _background(a.encoder)] or [*audits]
     names = _rows(shown)
-    if len(shown) > len(_COLORS):
-        raise ValueError(f"a card shows 4 encoders, got {len(shown)}")
+    if len(shown) > len(colors):
+        most = len(colors)
+        raise ValueError(f"a card shows {most} encoders, got {len(shown)}")
     height = 0.17 * len(shown) + 0.15
     fig, ax = plt.subplots(
         figsize=(5.4, height * len(names) + 1.3), layout="constrained"
@@ -292,12 +295,12 @@ def draw_card(audits: Sequence[Audit]) -> Figure:
         for place, audit in enumerate(shown):
             if name in audit.kept:
                 y = row + (place - (len(shown) - 1) / 2) * 0.8 / len(shown)
-                color = _COLORS[place]
+                color = colors[place]
                 _bar(ax, y, 0.72 / len(shown), audit.kept[name], color)
         if shown[0] not in behind.values():
             _marks(ax, row, name, behind)
         _bounds(ax, row, [a.kept[name] for a in shown if name in a.kept])
-    _frame(ax, names, shown, behind)
+    _frame(ax, names, [*zip(colors, shown)], behind)
     return fig
 
 
@@ -332,8 +335,9 @@ def _bounds(ax: Axes, row: int, entries: Sequence[Kept]) -> None:
         ax.plot([value, value], at, color="0.3", lw=1.2, ls=style)
 
 # %% ../../nbs/evaluation/cards.ipynb #picture-frame
-def _frame(ax: Axes, names, shown, behind) -> None:
+def _frame(ax: Axes, names, encoders: Sequence, behind) -> None:
     """Axes, and a legend that says what each sign means."""
+    shown = [audit for _, audit in encoders]
     ax.set_yticks(range(len(names)), [_words(name) for name in names])
     ax.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, 1.02))
     ax.set_xlabel("score of a read-out: 0 a guess, 1 exact")
@@ -343,8 +347,7 @@ def _frame(ax: Axes, names, shown, behind) -> None:
     if "augmentation" in of and "data" in of:
         ax.axhline(of.index("data") - 0.5, color="0.7", lw=0.8)
     handles = [
-        Patch(color=color, label=audit.encoder)
-        for audit, color in zip(shown, _COLORS)
+        Patch(color=color, label=audit.encoder) for color, audit in encoders
     ]
     handles += [
         Patch(color="0.35", label="by a line"),
