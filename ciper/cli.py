@@ -215,8 +215,8 @@ def _check_folders(*folders: Path) -> None:
             why = error.strerror or error
             raise type(error)(f"cannot write to {folder}: {why}") from None
         finally:
-            with suppress(OSError):  # somebody else has put a file there
-                for place in new:
+            for place in new:
+                with suppress(OSError):  # not made, or no longer empty
                     place.rmdir()
 
 

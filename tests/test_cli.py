@@ -95,7 +95,7 @@ def test_names_are_text_and_a_bad_place_is_found_at_once(photos, tmp_path):
     (line,) = [x for x in done.stderr.splitlines() if "warning" in x]
     assert line.startswith("ciper: warning: the result is not kept: ")
     (tmp_path / "file").touch()
-    for place in "file", "file/below", "x" * 300:
+    for place in "file", "file/below", "x" * 300, "new/" + "x" * 300:
         bad = ciper(*arguments, "--out", tmp_path / place)
         assert_one_line(bad, f"cannot write to {tmp_path / place}: ")
         assert bad.stdout == ""

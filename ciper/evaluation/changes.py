@@ -6,8 +6,11 @@
 __all__ = ['PAIRS', 'turning', 'fit_change', 'change_error']
 
 # %% ../../nbs/evaluation/changes.ipynb #exported-imports
+import warnings
+
 import torch
 from jaxtyping import Float
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -52,7 +55,8 @@ def fit_change(
         early_stopping=True,
         random_state=as_seed(seed),
     )
-    with threadpool_limits(1):
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 200 epochs do
         target = torch.stack([turn.cos(), turn.sin()], 1)
         return make_pipeline(StandardScaler(), network).fit(
             x.numpy(), target.numpy()

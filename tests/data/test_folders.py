@@ -304,9 +304,10 @@ def page_cell(name):
     return next(cell for cell in cells if cell["id"] == name)
 
 
-def test_the_page_of_own_images_shows_why_one_class_is_not_evaluated():
+def test_the_page_of_own_images_shows_what_is_said_of_one_class():
     said = "".join(page_cell("one-class")["outputs"][-1]["text"])
-    assert "ciper: error: folder:flat has one class, 'flat'" in said
+    assert "1 class: flat" in said and "accuracy" not in said
+    assert "what is left of the parameters of the views" in said
 
 
 def test_the_layouts_on_the_page_of_own_images_are_read_as_it_says():
