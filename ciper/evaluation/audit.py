@@ -242,7 +242,7 @@ _SHOWN, _PIXELS = 512, 2**25  # views, and numbers in them, that are tried
 
 
 def _visible(
-    augment: Augment, x: Tensor, params: Params, place: int
+    augment: Augment, x: Tensor, views: Tensor, params: Params, place: int
 ) -> Bool[Tensor, " m"]:
     """Does a view change when a parameter goes back to its identity?"""
     q, table, flags = params.schema[place], params.table.clone(), params.flags
@@ -252,7 +252,7 @@ def _visible(
         flags[:, list(params.applied).index(q.operation)] = False
     back = replace(params, table=table, flags=flags)
     changed = augment.apply(x, back)
-    gap = (changed - augment.apply(x, params)).abs().flatten(1).amax(1)
+    gap = (changed - views).abs().flatten(1).amax(1)
     return gap > 0.5 / 255
 
 
@@ -287,11 +287,11 @@ def ceilings(
     rows = (index[:, None] * count + torch.arange(count)).flatten()
     rows = rows[torch.linspace(0, len(rows) - 1, most).long().unique()]
     x, own = to_float(data.pixels(rows // count)), params[rows]
-    found = {}
+    views, found = augment.apply(x, own), {}
     for place, q in enumerate(params.schema):
         values = own.table[:, place]
         if q.target and values.min() < values.max():
-            visible = _visible(augment, x, own, place)
+            visible = _visible(augment, x, views, own, place)
             target = Target(_name(q), q.kind, values, q.unit)
             found[target.name] = _ceiling(target, visible)
     return found
@@ -585,7 +585,10 @@ def audit(
     """
     prepared = _prepared(encoder, data, augment, images, views, seed)
     model = prepared.encoder
-    represent = lambda x: {"": embed(model, *_fast(x))}  # noqa: E731
+
+    def represent(x: Tensor) -> dict[str, Tensor]:
+        return {"": embed(model, *_fast(x))}
+
     return _audits(prepared, represent, progress)[""]
 
 
@@ -687,21 +690,37 @@ def _audits(
     top = ceilings(chain, data, params, parts.score)
     audits = {}
     for name, own in found.items():
-        seconds = {"encoding": encoded, "start": start}
-        given = alone, params, parts, few, top, seconds
-        audits[name] = _audit(prepared, name, own, *given)
+        _check_finite(model, own)
+        given = alone, params, parts, few, top
+        audit = _audit(prepared, name, own, *given)
+        spent = {
+            "command": command_line(),
+            "seconds": time.perf_counter() - start,
+            "seconds_encoding": encoded,
+        }
+        audits[name] = replace(audit, provenance=provenance() | spent)
     return audits
 
 
-def _audit(
-    prepared, name, own, alone, params, parts, few, top, seconds
-) -> Audit:
+def _check_finite(model: Frozen, own: Views) -> None:
+    if not (own.anchor.isfinite().all() and own.views.isfinite().all()):
+        raise ValueError(
+            f"{model.name} gives NaN or infinity for some views: an audit "
+            "needs finite representations"
+        )
+
+# %% ../../nbs/evaluation/audit.ipynb #audit-one
+def _audit(prepared, name, own, alone, params, parts, few, top) -> Audit:
     """All that is asked of one representation."""
     model, data, chain, views, seed = prepared
-    _check_finite(model, own)
     asked, constant = _view_targets(params)
     c = _components(own.anchor)
     causes, left_out = _image_targets(data)
+    taken = {target.name for target in asked}
+    causes = [
+        replace(t, name=f"image_{t.name}") if t.name in taken else t
+        for t in causes
+    ]
     image = {"image": lambda rows: own.anchor[rows]}
     kept = _keeps(_sources(own), asked, parts, seed, "augmentation", top)
     kept |= _keeps(image, causes, parts, seed, "data")
@@ -713,23 +732,11 @@ def _audit(
     for operation, found in alone.items():
         curve, errors = _of_operation(name, own.anchor, c, found, few)
         invariance[operation], equivariance[operation] = curve, errors
-    protocol = {
-        "augment": [[*row] for row in chain.describe().rows],
-        "images": len(data),
-        "size": data.images.shape[-1],
-        "scored": len(parts.score),
-        "views": views,
-        "seed": seed,
+    layer = {"layer": name} if name else {}
+    protocol = _protocol(prepared, parts) | {
         "width": own.anchor.shape[1],
-        "strengths": {o.name: [*_strengths(o)] for o in chain.operations},
         "left_out": constant + left_out,
-        "encoder": model.about | {"layer": name} if name else model.about,
-    }
-    useful = _useful(own.anchor, data, parts)
-    spent = {
-        "command": command_line(),
-        "seconds": time.perf_counter() - seconds["start"],
-        "seconds_encoding": seconds["encoding"],
+        "encoder": model.about | layer,
     }
     return Audit(
         encoder=shareable(model.name) + f":{name}" * bool(name),
@@ -737,18 +744,23 @@ def _audit(
         kept=kept,
         invariance=invariance,
         equivariance=equivariance,
-        useful=useful,
+        useful=_useful(own.anchor, data, parts),
         protocol=protocol,
-        provenance=provenance() | spent,
     )
 
 
-def _check_finite(model: Frozen, own: Views) -> None:
-    if not (own.anchor.isfinite().all() and own.views.isfinite().all()):
-        raise ValueError(
-            f"{model.name} gives NaN or infinity for some views: an audit "
-            "needs finite representations"
-        )
+def _protocol(prepared: Prepared, parts: Parts) -> dict:
+    """How all representations of a pass were asked."""
+    _, data, chain, views, seed = prepared
+    return {
+        "augment": [[*row] for row in chain.describe().rows],
+        "images": len(data),
+        "size": data.images.shape[-1],
+        "scored": len(parts.score),
+        "views": views,
+        "seed": seed,
+        "strengths": {o.name: [*_strengths(o)] for o in chain.operations},
+    }
 
 # %% ../../nbs/evaluation/audit.ipynb #untrained
 def untrained(size: int, seed: int = 0) -> Frozen:

@@ -160,6 +160,14 @@ def test_factors_of_the_data_are_asked_too(photos):
     assert kept.details["error_deg"] < 1
 
 
+def test_a_factor_that_is_called_like_a_parameter_hides_nothing(photos):
+    known = {"flip": Factor(photos.images[:, 0, 6, 6].float(), "continuous")}
+    data = replace(photos, factors=known)
+    card = audit(flat, data, Augment([HorizontalFlip()]), **FEW)
+    assert card.kept["flip"].of == "augmentation"
+    assert card.kept["image_flip"].of == "data"
+
+
 # ceilings
 
 
